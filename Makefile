@@ -1,0 +1,49 @@
+# Latentline. `make help` lists the targets; python3, make and git are all that is assumed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+# Telemetry of DVC, Prefect and MLflow is off unless you turn it on.
+export DO_NOT_TRACK ?= true
+export DVC_NO_ANALYTICS ?= 1
+export MLFLOW_DISABLE_TELEMETRY ?= true
+export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
+# Stages are run by DVC as `python -m stages.NAME`: that python is this one.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint check ui clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## Create .venv and install the tested set into it
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip check
+	@touch $(READY)
+
+demo: $(READY) ## Run the whole line on handwritten digits and print the figures
+	$(BIN)/python -m pipelines run
+
+test: $(READY) ## Set up and pass the tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: $(READY) ## The tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## Format and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+check: $(READY) ## Validate params.yaml
+	$(BIN)/python -m stages.params
+
+ui: $(READY) ## Start the MLflow and Prefect pages on loopback (Ctrl-C stops both)
+	$(BIN)/python -m pipelines ui
+
+clean: ## Remove the virtual environment and unfinished work (not data/, not the DVC cache)
+	rm -rf $(VENV) .work .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""WHAT the line does: the programs DVC runs, and the library beneath them."""

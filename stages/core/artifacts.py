@@ -1,0 +1,173 @@
+"""What a stage leaves behind: a folder that appears whole or not at all, and says what it is.
+
+Every artifact has a `manifest.json`: its type, the sha256 and size of each of its files, and what
+the stage wants its readers to know. An artifact is named by the sha256 of its manifest, which
+therefore stands for all its bytes. Nothing in it depends on the clock, the host or a run id.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from stages.core.errors import ArtifactError
+
+__all__ = [
+    "Artifact",
+    "file_sha256",
+    "new_artifact",
+    "open_artifact",
+    "read_weights",
+    "write_json",
+    "write_weights",
+]
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished folder of an earlier stage."""
+
+    path: Path
+    type: str
+    digest: str
+    """sha256 of the manifest: the artifact's name."""
+    files: dict[str, dict[str, Any]]
+    """Relative path -> {"sha256": ..., "bytes": ...}."""
+    about: dict[str, Any]
+    """What the stage wrote for its readers."""
+
+    def verified(self, name: str) -> Path:
+        """Path of one file after its sha256 was compared with the manifest.
+
+        Raises:
+            ArtifactError: If the file is missing or its bytes are not those the stage wrote.
+        """
+        path = self.path / name
+        entry = self.files.get(name)
+        if entry is None or not path.is_file():
+            raise ArtifactError(
+                f"{path}: missing from the {self.type} artifact; {_mend(self.path)}"
+            )
+        found = file_sha256(path)
+        if found != entry["sha256"]:
+            raise ArtifactError(
+                f"{path}: damaged: sha256 must be {entry['sha256']}, is {found}; {_mend(self.path)}"
+            )
+        return path
+
+
+def _mend(path: Path) -> str:
+    return f"restore it with `dvc checkout --force {path}` or run its stage again (`dvc repro`)"
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes, read in chunks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with sorted keys and a final newline: equal values give equal bytes."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def new_artifact(path: Path, type: str, about: dict[str, Any]) -> Iterator[Path]:
+    """Build an artifact in a folder beside `path` and move it into place when it is whole.
+
+    Yields the folder to write into; `about` may still be filled while inside. A failure inside
+    leaves nothing under `path`.
+
+    Args:
+        path: Where the artifact is to stand; replaced if it exists.
+        type: What it is, e.g. `prepared` or `autoencoder`; `open_artifact` asks for it again.
+        about: What readers need to know; plain JSON values.
+    """
+    building = path.with_name(f".{path.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        files = {
+            str(file.relative_to(building)): {
+                "sha256": file_sha256(file),
+                "bytes": file.stat().st_size,
+            }
+            for file in sorted(building.rglob("*"))
+            if file.is_file()
+        }
+        write_json(building / MANIFEST, {"type": type, "files": files, "about": about})
+        _sync(building)
+        shutil.rmtree(path, ignore_errors=True)
+        building.replace(path)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    for file in (folder, *folder.rglob("*")):
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def open_artifact(path: Path, type: str) -> Artifact:
+    """Open a finished artifact; file sizes are compared with the manifest, bytes are not.
+
+    Raises:
+        ArtifactError: If it is missing, unfinished, truncated, or of another type.
+    """
+    manifest = path / MANIFEST
+    try:
+        text = manifest.read_bytes()
+        content = json.loads(text)
+        files, about, found = content["files"], content["about"], content["type"]
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path}: a {type} artifact must be here (no {MANIFEST}); "
+            "run the stage that writes it, or `dvc repro`"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{manifest}: unreadable ({error}); {_mend(path)}") from None
+    if found != type:
+        raise ArtifactError(f"{path}: must be a {type} artifact, is {found!r}")
+    for name, entry in files.items():
+        size = (path / name).stat().st_size if (path / name).is_file() else None
+        if size != entry["bytes"]:
+            came = "is missing" if size is None else f"has {size}"
+            raise ArtifactError(
+                f"{path / name}: must have {entry['bytes']} bytes, {came}; {_mend(path)}"
+            )
+    return Artifact(path, type, hashlib.sha256(text).hexdigest(), files, about)
+
+
+def write_weights(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors: no pickle, equal tensors give equal bytes."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def read_weights(artifact: Artifact, name: str) -> dict[str, Tensor]:
+    """Read safetensors from an artifact after verifying their bytes.
+
+    Raises:
+        ArtifactError: If the file is damaged or not safetensors.
+    """
+    path = artifact.verified(name)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ArtifactError(f"{path}: not a safetensors file ({error}); {_mend(path)}") from None

@@ -1,0 +1,117 @@
+"""A folder and a zip archive, looked at in the same way: a sorted list of files.
+
+Nothing is ever extracted: a member of an archive is read by the name it has there, and a name that
+points outside the archive is refused all the same.
+"""
+
+import lzma
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from stages.core.errors import DataError
+
+__all__ = ["TreeFile", "Unreadable", "open_tree"]
+
+
+class Unreadable(Exception):
+    """A member of an archive that cannot be unpacked; the text says why."""
+
+
+@dataclass(frozen=True)
+class TreeFile:
+    """One file of a folder or archive."""
+
+    name: str
+    """Path below the root, parts joined by `/`; printable."""
+    size: int
+    """Bytes it holds, as far as the directory says."""
+    read: Callable[[], bytes]
+    """Gives its content; of an archive's member it may raise Unreadable."""
+    problem: str | None
+    """Why it must not be read, or None."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of its name."""
+        return PurePosixPath(self.name).parts
+
+
+@contextmanager
+def open_tree(path: Path) -> Iterator[list[TreeFile]]:
+    """List all files below a folder or in a zip archive, sorted by name.
+
+    Args:
+        path: The folder or the archive.
+
+    Raises:
+        DataError: If it is neither.
+    """
+    if path.is_dir():
+        yield sorted(_folder(path), key=lambda file: file.name)
+        return
+    try:
+        archive = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; a folder or a zip archive must be here") from None
+    except zipfile.BadZipFile as error:
+        raise DataError(
+            f"{path}: must be a folder or a whole zip archive ({error}); get it again"
+        ) from None
+    with archive:
+        members = [_member(archive, info) for info in archive.infolist() if not info.is_dir()]
+        yield sorted(members, key=lambda file: file.name)
+
+
+def _folder(root: Path) -> Iterator[TreeFile]:
+    for folder, subfolders, names in os.walk(root):
+        for name in [*names, *subfolders]:
+            path = Path(folder, name)
+            printable = _printable(str(path.relative_to(root)))
+            mode = path.stat().st_mode if path.exists() else 0
+            if stat.S_ISREG(mode):
+                yield TreeFile(printable, path.stat().st_size, path.read_bytes, None)
+            # os.walk descends into folders, but not through links: they may form a circle.
+            elif path.is_symlink():
+                kind = "a folder, which is not followed" if stat.S_ISDIR(mode) else "nothing"
+                yield TreeFile(printable, 0, path.read_bytes, f"a link to {kind}")
+            elif not stat.S_ISDIR(mode):
+                yield TreeFile(printable, 0, path.read_bytes, "not a regular file")
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> TreeFile:
+    name = info.filename.replace("\\", "/")
+    problem = None
+    if name.startswith("/") or ":" in name.split("/")[0] or ".." in name.split("/"):
+        problem = "its path points outside the archive"
+    elif info.flag_bits & 1:
+        problem = "encrypted"
+    elif stat.S_ISLNK(info.external_attr >> 16):
+        problem = "a link"
+    return TreeFile(_printable(name), info.file_size, partial(_unpack, archive, info), problem)
+
+
+def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    try:
+        return archive.read(info)
+    # RuntimeError and NotImplementedError: a compression this Python cannot undo.
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
+        raise Unreadable(f"damaged in the archive: {error}") from None
+
+
+def _printable(name: str) -> str:
+    """Bytes that are no text in the file system's encoding, written as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,44 @@
+"""torchvision's data sets and transforms, also beside a torch without CUDA.
+
+The wheel of torchvision in the package registry is built for CUDA. Beside a CPU build of torch its
+compiled operators cannot be loaded, and `import torchvision` ends with "operator torchvision::nms
+does not exist", because it attaches shape rules to operators nobody has declared. Declaring the two
+signatures is enough for all that is written in Python: data sets, transforms and picture grids.
+Calling the operators (object detection) still fails, and we never do.
+
+Import torchvision through this module only: the declarations must come first.
+"""
+
+import importlib
+import sys
+
+from torch.library import Library
+
+__all__ = ["datasets", "transforms"]
+
+_SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+# Declarations live as long as this object.
+_DECLARATIONS: list[Library] = []
+
+
+def _import_torchvision() -> None:
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+    else:
+        return
+    library = Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        library.define(operator + _SIGNATURE)
+    _DECLARATIONS.append(library)
+    # The failed attempt leaves some of its modules behind.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    importlib.import_module("torchvision")
+
+
+_import_torchvision()
+datasets = importlib.import_module("torchvision.datasets")
+transforms = importlib.import_module("torchvision.transforms.v2")

@@ -1,0 +1,35 @@
+"""What every test shares: one thread, no telemetry, no tracking unless a test asks for it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+for name, value in {
+    "LATENTLINE_TRACKING": "off",
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "OMP_NUM_THREADS": "1",
+}.items():
+    os.environ.setdefault(name, value)
+for name in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_RUN_ID", "LATENTLINE_PARENT_RUN_ID"):
+    os.environ.pop(name, None)
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """Root of the checkout."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with the real data sets; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("LATENTLINE_SHARED", PROJECT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set LATENTLINE_SHARED")
+    return folder

@@ -1,0 +1,60 @@
+"""Artifacts appear whole or not at all, are named by their bytes, and tell when they are hurt."""
+
+import pytest
+import torch
+
+from stages.core.artifacts import new_artifact, open_artifact, read_weights, write_weights
+from stages.core.errors import ArtifactError
+
+
+def write(path, value=1.0, about=None):
+    with new_artifact(path, "toy", about or {"answer": 42}) as folder:
+        write_weights(folder / "weights.safetensors", {"w": torch.full((2, 3), value)})
+        (folder / "inner").mkdir()
+        (folder / "inner" / "note.txt").write_text("note")
+    return open_artifact(path, "toy")
+
+
+def test_round_trip_and_name(tmp_path):
+    artifact = write(tmp_path / "a")
+    assert artifact.about == {"answer": 42}
+    assert set(artifact.files) == {"weights.safetensors", "inner/note.txt"}
+    assert torch.equal(read_weights(artifact, "weights.safetensors")["w"], torch.ones(2, 3))
+    assert write(tmp_path / "b").digest == artifact.digest
+    assert write(tmp_path / "c", value=2.0).digest != artifact.digest
+    assert write(tmp_path / "d", about={"answer": 43}).digest != artifact.digest
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    before = write(tmp_path / "a").digest
+    with pytest.raises(RuntimeError), new_artifact(tmp_path / "a", "toy", {}) as folder:
+        (folder / "half.bin").write_bytes(b"half")
+        raise RuntimeError
+    assert open_artifact(tmp_path / "a", "toy").digest == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_missing_and_foreign(tmp_path):
+    with pytest.raises(ArtifactError, match="a toy artifact must be here.*dvc repro"):
+        open_artifact(tmp_path / "nothing", "toy")
+    write(tmp_path / "a")
+    with pytest.raises(ArtifactError, match="must be a latents artifact, is 'toy'"):
+        open_artifact(tmp_path / "a", "latents")
+    (tmp_path / "a" / "manifest.json").write_text("{")
+    with pytest.raises(ArtifactError, match="manifest.json: unreadable"):
+        open_artifact(tmp_path / "a", "toy")
+
+
+def test_truncated_and_flipped(tmp_path):
+    artifact = write(tmp_path / "a")
+    path = tmp_path / "a" / "weights.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(ArtifactError, match=r"weights.safetensors: must have \d+ bytes, has \d+"):
+        open_artifact(tmp_path / "a", "toy")
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ArtifactError, match="damaged: sha256 must be .*dvc checkout"):
+        read_weights(artifact, "weights.safetensors")
+    path.unlink()
+    with pytest.raises(ArtifactError, match="is missing"):
+        open_artifact(tmp_path / "a", "toy")
