@@ -1,0 +1,1 @@
+"""The only place where families are joined into models, saved and loaded."""

@@ -1,0 +1,150 @@
+"""The first stage in one piece: its four members joined, saved, loaded, and turned into pixels.
+
+An autoencoder artifact holds `weights.safetensors` and `config.json` (the members' parameters and
+the shape of the images), which are enough to build the same network again anywhere.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.autoencoders.base import Autoencoder, AutoencoderOptions
+from stages.backbones.base import Backbone, BackboneOptions
+from stages.bottlenecks.base import Bottleneck, BottleneckOptions
+from stages.core.artifacts import Artifact, open_artifact, read_weights, write_json, write_weights
+from stages.core.errors import ArtifactError, ParamsError
+from stages.core.intensities import to_pixels
+from stages.core.sections import Section, load_member, parse_params
+from stages.core.shapes import ImageShape, Pixels
+from stages.likelihoods.base import Likelihood, LikelihoodOptions, Parameters
+
+__all__ = [
+    "AUTOENCODER",
+    "FirstStage",
+    "FirstStageParams",
+    "build_first_stage",
+    "load_first_stage",
+    "save_first_stage",
+]
+
+AUTOENCODER = "autoencoder"
+"""Type of the artifact."""
+_CONFIG = "config.json"
+_WEIGHTS = "weights.safetensors"
+
+
+class FirstStageParams(Section):
+    """The sections that say what the first stage is made of."""
+
+    autoencoder: AutoencoderOptions
+    backbone: BackboneOptions
+    bottleneck: BottleneckOptions
+    likelihood: LikelihoodOptions
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """A trained autoencoder, frozen and in evaluation mode."""
+
+    autoencoder: Autoencoder
+    image: ImageShape
+    artifact: Artifact
+    params: FirstStageParams
+
+    @torch.no_grad()
+    def parameters(self, latents: Tensor, scale: float) -> Parameters:
+        """Parameters of p(x given latents) for latents as stored.
+
+        Args:
+            latents: Codes, or continuous latents multiplied by `scale`.
+            scale: `LatentSpec.scale` of the data set they belong to; this is the one place where
+                it is undone.
+        """
+        own = latents / scale if latents.is_floating_point() else latents
+        return self.autoencoder.decode(own)
+
+    @torch.no_grad()
+    def pixels(self, latents: Tensor, scale: float) -> Pixels:
+        """E[x given latents] in 8 bits, for latents as stored; arguments as for `parameters`."""
+        return to_pixels(self.autoencoder.likelihood.mean(self.parameters(latents, scale)))
+
+
+def build_first_stage(params: FirstStageParams, image: ImageShape) -> Autoencoder:
+    """Join the four members for images of this shape; weights from torch's global generator.
+
+    Raises:
+        ParamsError: If the backbone cannot take such images.
+    """
+    likelihood = load_member(Likelihood, params.likelihood.kind)(params.likelihood, image)
+    features = params.backbone.feature_shape(image)
+    backbone = load_member(Backbone, params.backbone.kind)(
+        params.backbone, image, likelihood.num_parameters
+    )
+    bottleneck = load_member(Bottleneck, params.bottleneck.kind)(params.bottleneck, features)
+    return load_member(Autoencoder, params.autoencoder.kind)(
+        params.autoencoder, backbone, bottleneck, likelihood
+    )
+
+
+def save_first_stage(
+    folder: Path, autoencoder: Autoencoder, params: FirstStageParams, image: ImageShape
+) -> None:
+    """Write weights and configuration into an artifact folder being built.
+
+    Args:
+        folder: What `new_artifact` yielded.
+        autoencoder: What to save.
+        params: What it was built from; further sections are left out.
+        image: Shape of its images.
+    """
+    sections = {
+        name: getattr(params, name).model_dump(mode="json")
+        for name in FirstStageParams.model_fields
+    }
+    write_json(folder / _CONFIG, {"image": image._asdict(), "params": sections})
+    write_weights(folder / _WEIGHTS, autoencoder.state_dict())
+
+
+def load_first_stage(path: Path, device: torch.device) -> FirstStage:
+    """Open a trained autoencoder, frozen, in evaluation mode, on `device`.
+
+    Raises:
+        ArtifactError: If the artifact is missing, damaged, of another type, or was written by code
+            whose networks differ from these.
+    """
+    artifact = open_artifact(path, AUTOENCODER)
+    config = artifact.verified(_CONFIG)
+    weights = read_weights(artifact, _WEIGHTS)
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+        image = ImageShape(**content["image"])
+        params = parse_params(FirstStageParams, content["params"], source=str(config), strict=True)
+        autoencoder = build_first_stage(params, image)
+    except (ParamsError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{config}: does not describe an autoencoder this code can build ({error}); "
+            "train it again (`dvc repro train_autoencoder`)"
+        ) from None
+    _fill(autoencoder, weights, path / _WEIGHTS)
+    autoencoder.requires_grad_(False).eval().to(device)
+    return FirstStage(autoencoder, image, artifact, params)
+
+
+def _fill(autoencoder: Autoencoder, weights: dict[str, Tensor], source: Path) -> None:
+    wanted: dict[str, Any] = {n: tuple(t.shape) for n, t in autoencoder.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wrong = sorted(
+        name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)
+    )
+    if wrong:
+        name = wrong[0]
+        raise ArtifactError(
+            f"{source}: {len(wrong)} tensors do not fit the networks of its {_CONFIG}; {name} must "
+            f"be {wanted.get(name, 'absent')}, is {found.get(name, 'absent')}; "
+            "train it again (`dvc repro train_autoencoder`)"
+        )
+    autoencoder.load_state_dict(weights)

@@ -1,0 +1,1 @@
+"""First stages: how backbone, bottleneck and likelihood are joined; one per file."""

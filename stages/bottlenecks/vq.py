@@ -1,0 +1,157 @@
+"""Vector quantization with a codebook learned by gradient.
+
+Each cell's vector z is replaced by the nearest entry e of a codebook; the gradient passes straight
+through, and two terms pull entry and vector together (van den Oord et al. 2017, Eq. 3):
+
+    auxiliary = mean (sg[z] - e)^2  +  commitment_weight * mean (z - sg[e])^2
+
+Means are over all numbers of all vectors; the terms are no log-probabilities and have no unit. They
+stand beside nats per dim, where a Gaussian weighs squared errors by 1 / (2 sigma^2): several times
+the weight they have in the paper, so that its commitment_weight of 0.25 lets vectors run away from
+their entries, and about 1 is the counterpart. The codebook term needs no weight: nothing else moves
+the codebook.
+
+Differs: vectors are projected to `dim` numbers first, as few are chosen more evenly (Yu et al.
+2022, section 3.2); k-means start; entries that fall out of use move onto recent vectors. Their
+moments in the optimiser are not reset: they decay within some hundred steps.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from stages.bottlenecks.base import Bottleneck, Bottlenecked, BottleneckOptions, LatentSpec
+from stages.core.shapes import Codes, Features, FeatureShape
+from stages.nn.codebook import (
+    code_counts,
+    flat_vectors,
+    kmeans,
+    nearest,
+    perplexity,
+    revival,
+    straight_through,
+)
+from stages.nn.processes import from_first_process, sum_over_processes
+from stages.nn.projections import features_from_latents, latents_from_features
+
+__all__ = ["VQOptions", "VectorQuantizer"]
+
+
+class VQOptions(BottleneckOptions):
+    """Parameters of vector quantization by gradient."""
+
+    latents = "codes"
+
+    kind: Literal["vq"]
+    num_codes: int = Field(ge=2)
+    """Entries of the codebook."""
+    dim: int = Field(ge=1)
+    """Numbers per entry."""
+    commitment_weight: float = Field(ge=0)
+    """Weight of the pull of vectors to their entries."""
+    decay: float = Field(ge=0, lt=1)
+    """Of the moving average of each entry's use, per step."""
+    revive_below: float = Field(ge=0, lt=1)
+    """An entry used less than this share of uniform use is moved onto a recent vector; 0: never."""
+    kmeans_iterations: int = Field(ge=0)
+    """Passes of k-means at the start; 0: entries start on random vectors."""
+    kmeans_vectors: int = Field(ge=1)
+    """Vectors of the first, large batch that k-means looks at."""
+
+    def latent_spec(self, features: FeatureShape) -> LatentSpec:
+        """A grid of codes, one per cell of the features."""
+        return LatentSpec("codes", features.grid_height, features.grid_width, self.num_codes)
+
+
+class VectorQuantizer(Bottleneck):
+    """Nearest entries of a learned codebook.
+
+    Attributes:
+        codebook: The entries, (num_codes, dim).
+        use: Share of choices that fall on each entry, a moving average over training steps.
+    """
+
+    use: Float[Tensor, " codes"]
+
+    def __init__(self, options: VQOptions, features: FeatureShape) -> None:
+        super().__init__(options, features)
+        self.options = options
+        self.spec = options.latent_spec(features)
+        self.project_in = latents_from_features("spatial", features, options.dim)
+        self.project_out = features_from_latents("spatial", features, options.dim)
+        self.codebook = nn.Parameter(torch.randn(options.num_codes, options.dim))
+        self.register_buffer("use", torch.full((options.num_codes,), 1.0 / options.num_codes))
+        self._recent: Tensor | None = None
+
+    def forward(self, features: Features, generator: torch.Generator | None = None) -> Bottlenecked:
+        """Quantize, with both losses; in training, use is counted."""
+        with torch.autocast(features.device.type, enabled=False):
+            latents = self.project_in(features.float())
+            codes = self._codes(latents)
+            vectors = self._vectors(codes)
+            commitment_loss = F.mse_loss(latents, vectors.detach())
+            codebook_loss = F.mse_loss(vectors, latents.detach())
+            quantized = self.project_out(straight_through(latents, vectors))
+        if self.training:
+            self._observe(flat_vectors(latents.detach()), codes)
+        return Bottlenecked(
+            features=quantized,
+            rate=latents.new_zeros(len(latents)),
+            auxiliary=codebook_loss + self.options.commitment_weight * commitment_loss,
+            codes=codes,
+            statistics={
+                "commitment": commitment_loss.detach(),
+                "code_perplexity": perplexity(self.use),
+            },
+        )
+
+    def encode(self, features: Features) -> Codes:
+        """The code of each cell."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self._codes(self.project_in(features.float()))
+
+    def decode(self, latents: Codes) -> Features:
+        """Features of the codes' entries."""
+        with torch.autocast(latents.device.type, enabled=False):
+            return self.project_out(self._vectors(latents))
+
+    def _codes(self, latents: Tensor) -> Codes:
+        batch, _, rows, columns = latents.shape
+        return nearest(flat_vectors(latents), self.codebook)[0].view(batch, rows, columns)
+
+    def _vectors(self, codes: Codes) -> Tensor:
+        return F.embedding(codes, self.codebook).permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def _observe(self, vectors: Tensor, codes: Codes) -> None:
+        counts = sum_over_processes(code_counts(codes, self.options.num_codes))
+        self.use.lerp_(counts / counts.sum(), 1 - self.options.decay)
+        self._recent = vectors
+
+    @torch.no_grad()
+    def start_from_data(self, features: Features, generator: torch.Generator) -> None:
+        """Entries become the k-means centres of these features' vectors."""
+        vectors = flat_vectors(self.project_in(features.float()))
+        order = torch.randperm(len(vectors), generator=generator, device=generator.device)
+        sample = vectors[order[: self.options.kmeans_vectors].to(vectors.device)]
+        centres, _ = kmeans(
+            sample, self.options.num_codes, self.options.kmeans_iterations, generator
+        )
+        self.codebook.copy_(from_first_process(centres))
+
+    @torch.no_grad()
+    def after_step(self, generator: torch.Generator) -> None:
+        """Move entries out of use onto vectors of the last batch."""
+        if self._recent is None or self.options.revive_below == 0:
+            return
+        uniform = 1 / self.options.num_codes
+        dead = self.use < self.options.revive_below * uniform
+        moved, vectors = revival(dead, self._recent, generator)
+        self.codebook.copy_(torch.where(moved[:, None], from_first_process(vectors), self.codebook))
+        # The use of a uniformly used entry: time to be chosen before it is judged again.
+        self.use.masked_fill_(moved, uniform)
+        self._recent = None

@@ -1,0 +1,64 @@
+"""MNIST: 60,000 + 10,000 handwritten digits, 28x28, grey.
+
+Source: LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document
+recognition". Files, md5s and download are those of torchvision.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from stages.core.idx_files import IdxSet, pad
+from stages.core.shapes import ImageShape
+from stages.core.torchvision_import import datasets
+from stages.datasets.base import (
+    DatasetOptions,
+    ImageBlock,
+    ImageSource,
+    Rejected,
+    images_per_block,
+)
+
+__all__ = ["Mnist", "MnistOptions"]
+
+
+class MnistOptions(DatasetOptions):
+    """Options of `mnist`."""
+
+    kind: Literal["mnist"]
+    root: str = Field(min_length=1)
+    """Folder that holds `MNIST/raw/*.gz`, as torchvision leaves it, or the four files."""
+    download: bool
+    """Whether torchvision may fetch the files into `root` when they are missing."""
+    size: int = Field(ge=28)
+    """Side of the images; 28x28 are surrounded by zeros, e.g. to 32, which halves evenly."""
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """One channel of `size` x `size`."""
+        return ImageShape(1, self.size, self.size)
+
+
+class Mnist(ImageSource):
+    """MNIST in its official order and split."""
+
+    def __init__(self, options: MnistOptions) -> None:
+        self.options = options
+
+    def blocks(self, rejected: list[Rejected]) -> Iterator[ImageBlock]:
+        """The training part, then the official test part."""
+        files = IdxSet(datasets.MNIST, Path(self.options.root), self.options.download)
+        count = images_per_block(self.options.image_shape)
+        for part, split in (("train", "train"), ("t10k", "test")):
+            for images, labels in files.blocks(part, count):
+                yield ImageBlock(pad(images, self.options.size), labels, split)
+
+    def class_names(self) -> list[str]:
+        """The ten digits, as torchvision names them."""
+        return list(datasets.MNIST.classes)
+
+    def provenance(self) -> dict[str, Any]:
+        """The published md5s, which every file was compared with."""
+        return {"files": {name: {"md5": md5} for name, md5 in datasets.MNIST.resources}}

@@ -1,0 +1,68 @@
+"""Stage `evaluate`: what came out, in figures and pictures.
+
+    python -m stages.evaluate
+
+Reads every artifact of the line and refuses parts that do not belong together. Writes
+data/metrics: metrics.json (name -> number), figures.json (with unit, direction, N and protocol),
+latents.csv, per_class.csv, pictures, and report.html, which holds all of it in one file.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import Field
+
+from stages.core.artifacts import new_artifact, write_json
+from stages.core.devices import Device, resolve_device
+from stages.core.sections import Section
+from stages.core.stage import Run, run_stage
+from stages.evaluation.judgement import Judgement, judge_line
+from stages.evaluation.line import open_line
+from stages.evaluation.options import EvaluateOptions
+from stages.evaluation.pictures import draw_pictures
+from stages.evaluation.report import line_params, write_report
+
+__all__ = ["EvaluateOptions"]
+
+OUTPUT = Path("data/metrics")
+INPUTS = ("prepared", "judge", "autoencoder", "latents", "prior", "samples")
+
+
+class Params(Section):
+    """The sections this stage reads."""
+
+    seed: int = Field(ge=0)
+    device: Device
+    evaluate: EvaluateOptions
+
+
+def evaluate(params: Params, run: Run) -> None:
+    """Judge the line and write down what was found."""
+    device = resolve_device(params.device)
+    line = open_line(run, device)
+    judgement = judge_line(line, params.evaluate, params.seed, run, device)
+    digests = {name: artifact.digest for name, artifact in line.artifacts.items()}
+    with new_artifact(OUTPUT, "metrics", {"made_from": digests}) as folder:
+        write_figures(folder, judgement)
+        pictures = draw_pictures(folder, line, judgement, params.evaluate, device)
+        sections = {**line_params(line), "evaluate": params.evaluate.model_dump(mode="json")}
+        write_report(folder / "report.html", judgement, pictures, sections, digests)
+    run.tracker.log_metrics({name: f.value for name, f in judgement.figures.items()})
+    for name in pictures:
+        run.tracker.log_image(OUTPUT / name, Path(name).stem)
+    for name in ("figures.json", "report.html"):
+        run.tracker.log_file(OUTPUT / name)
+
+
+def write_figures(folder: Path, judgement: Judgement) -> None:
+    """Write the figures for programs: JSON and CSV."""
+    figures = judgement.figures
+    write_json(folder / "metrics.json", {name: f.value for name, f in figures.items()})
+    write_json(folder / "figures.json", {name: asdict(f) for name, f in figures.items()})
+    judgement.profile.to_csv(folder / "latents.csv", index=False)
+    if judgement.per_class is not None:
+        judgement.per_class.to_csv(folder / "per_class.csv", index=False)
+
+
+if __name__ == "__main__":
+    run_stage("evaluate", Params, evaluate, inputs={name: Path("data") / name for name in INPUTS})

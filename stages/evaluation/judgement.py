@@ -1,0 +1,173 @@
+"""The judgement of a line: every figure with its protocol, and what the pictures need.
+
+Three passes, none of which holds more than a batch of images as floats: the test split, the
+samples, the training split. Which metrics there are is decided here, one line each.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from stages.assembly.judge import Judge
+from stages.core.intensities import ROUNDING_RULE
+from stages.core.stage import Run
+from stages.evaluation.comparison import Comparison
+from stages.evaluation.line import Line
+from stages.evaluation.observe import chunks, evenly_spaced, observe_test
+from stages.evaluation.options import EvaluateOptions
+from stages.metrics.base import Figure, Metric, Protocol
+from stages.metrics.codes import CodeUsage
+from stages.metrics.latents import LatentActivity
+from stages.metrics.likelihood import TwoStageLikelihood
+from stages.metrics.reconstruction import Reconstruction
+
+__all__ = ["Judgement", "judge_line"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Everything that was found."""
+
+    groups: dict[str, list[Figure]]
+    """Figures under the headings of the report."""
+    profile: pd.DataFrame
+    """Columns `unit` and `value`: KL in nats of each latent dimension (variance of the means
+    where there is no posterior), or share of each code, in descending order."""
+    profile_title: str
+    per_class: pd.DataFrame | None
+    """One row per class; None where the judge was not taught classes."""
+    sample_distances: np.ndarray
+    """Distances of the queried samples to their nearest training images, in units of the median
+    of test images; (samples, neighbours)."""
+    sample_neighbours: np.ndarray
+    """The rows of these images in the training split."""
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """All figures by name."""
+        return {figure.name: figure for group in self.groups.values() for figure in group}
+
+
+def judge_line(
+    line: Line, options: EvaluateOptions, seed: int, run: Run, device: torch.device
+) -> Judgement:
+    """Look at test split, samples and training split.
+
+    Args:
+        line: What is judged.
+        options: How much of it is looked at.
+        seed: Of the posterior draws.
+        run: Its stop event is obeyed between the passes.
+        device: Where the line computes.
+
+    Raises:
+        Interrupted: If the stage was asked to stop.
+    """
+    metrics = metrics_of(line)
+    comparison = Comparison(line.judge, device, options.neighbour_queries)
+    rows = evenly_spaced(len(line.latents.split("test")), options.max_images)
+    for seen, labels in observe_test(line, rows, options.batch_size, seed, device):
+        for metric in metrics:
+            metric.update(seen)
+        comparison.see("test", seen.images, labels)
+        comparison.see("reconstructions", seen.reconstructions, labels)
+    run.raise_if_stopped()
+    _see_samples(line, comparison, options)
+    run.raise_if_stopped()
+    _see_train(line, comparison, options)
+    groups = {metric.title: metric.figures(_of_test(line, seed)) for metric in metrics}
+    groups["Samples"] = comparison.figures(
+        {**_of_test(line, seed), **_of_judge(line.judge)},
+        {**_of_samples(line), **_of_judge(line.judge)},
+    )
+    return _judgement(line, groups, metrics, comparison)
+
+
+def metrics_of(line: Line) -> list[Metric]:
+    """The figures taken over the test split."""
+    spec = line.latents.spec
+    discretized = type(line.first_stage.params.likelihood).discretized
+    return [
+        Reconstruction(),
+        CodeUsage(spec.num_codes) if spec.kind == "codes" else LatentActivity(spec),
+        TwoStageLikelihood(spec, line.first_stage.image, discretized),
+    ]
+
+
+def _see_samples(line: Line, comparison: Comparison, options: EvaluateOptions) -> None:
+    samples = line.samples
+    for rows in chunks(np.arange(len(samples.images)), options.batch_size, "samples"):
+        labels = None if samples.labels is None else torch.from_numpy(samples.labels[rows])
+        comparison.see("samples", torch.from_numpy(np.array(samples.images[rows])), labels)
+
+
+def _see_train(line: Line, comparison: Comparison, options: EvaluateOptions) -> None:
+    train = line.prepared.split("train").images
+    every = evenly_spaced(len(train), options.max_images)
+    for rows in chunks(every, options.batch_size, "training split"):
+        comparison.see_train(torch.from_numpy(np.array(train[rows])), rows)
+
+
+def _of_test(line: Line, seed: int) -> Protocol:
+    conditioned = line.second_stage.prior.num_classes > 0
+    return {
+        "reference_split": "test",
+        "images": "test split",
+        "rounding": ROUNDING_RULE,
+        "resize": "none",
+        "prior_given": "class" if conditioned else "nothing",
+        "seed": seed,
+        "autoencoder": line.first_stage.artifact.digest,
+        "prior": line.second_stage.artifact.digest,
+    }
+
+
+def _of_samples(line: Line) -> Protocol:
+    return {
+        "reference_split": "test",
+        "images": "samples",
+        "rounding": ROUNDING_RULE,
+        "resize": "none",
+        "sampler": line.samples.artifact.about["sampling"],
+        "samples": line.samples.artifact.digest,
+    }
+
+
+def _of_judge(judge: Judge) -> Protocol:
+    return {
+        "extractor": f"convolutional classifier taught {judge.config.taught}, penultimate layer",
+        "extractor_digest": judge.artifact.digest,
+        "extractor_test_accuracy": judge.test_accuracy,
+    }
+
+
+def _judgement(
+    line: Line, groups: dict[str, list[Figure]], metrics: list[Metric], comparison: Comparison
+) -> Judgement:
+    classes = line.judge.config.num_classes
+    names = [line.class_name(label) for label in range(classes)]
+    title, profile = _profile(metrics)
+    usual = comparison.test_distances[:, 0].median().clamp_min(torch.finfo(torch.float32).eps)
+    return Judgement(
+        groups=groups,
+        profile=profile,
+        profile_title=title,
+        per_class=comparison.per_class(names) if classes else None,
+        sample_distances=(comparison.sample_distances / usual).numpy(),
+        sample_neighbours=comparison.neighbours.rows[: comparison.num_queries].cpu().numpy(),
+    )
+
+
+def _profile(metrics: list[Metric]) -> tuple[str, pd.DataFrame]:
+    """What each code or latent dimension carries, in descending order."""
+    for metric in metrics:
+        if isinstance(metric, CodeUsage):
+            title, values = "Share of each code", metric.counts / metric.counts.sum()
+        elif isinstance(metric, LatentActivity) and metric.spec.deterministic:
+            title, values = "Variance of each latent dimension", metric.variance_of_means
+        elif isinstance(metric, LatentActivity):
+            title, values = "KL of each latent dimension in nats", metric.kl_per_dimension
+    ordered, units = values.flatten().double().sort(descending=True, stable=True)
+    return title, pd.DataFrame({"unit": units.numpy(), "value": ordered.numpy()})

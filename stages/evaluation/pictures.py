@@ -1,0 +1,93 @@
+"""What a person looks at before any figure: reconstructions, samples, neighbours, latents."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Chart
+
+from stages.core.pictures import grid, labelled_rows, save_png
+from stages.evaluation.judgement import Judgement
+from stages.evaluation.line import Line
+from stages.evaluation.observe import evenly_spaced
+from stages.evaluation.options import EvaluateOptions
+
+__all__ = ["draw_pictures"]
+
+COLUMNS = 8
+"""Images per row of the widest pictures: still visible on a phone."""
+
+
+def draw_pictures(
+    folder: Path, line: Line, judgement: Judgement, options: EvaluateOptions, device: torch.device
+) -> dict[str, str]:
+    """Write all pictures; returns what each shows, name of the file -> description."""
+    shown = {}
+    rows = evenly_spaced(len(line.latents.split("test")), options.num_reconstructions)
+    shown["reconstructions.png"] = _reconstructions(folder, line, rows, device)
+    shown["samples.png"] = _samples(folder, line, options.samples_per_class)
+    shown["neighbours.png"] = _neighbours(folder, line, judgement, options.num_neighbours)
+    shown["latents.png"] = _profile(folder, judgement)
+    return shown
+
+
+@torch.inference_mode()
+def _reconstructions(folder: Path, line: Line, rows: np.ndarray, device: torch.device) -> str:
+    split = line.latents.split("test")
+    stored = split.batch(rows)
+    points = stored.codes if stored.codes is not None else stored.mean
+    assert points is not None
+    rebuilt = line.first_stage.pixels(points.to(device), line.latents.spec.scale).cpu().numpy()
+    originals = np.array(line.prepared.split("test").images[split.index[rows]])
+    strips = []
+    for start in range(0, len(rows), COLUMNS):
+        part = slice(start, start + COLUMNS)
+        strips += [("original", originals[part]), ("rebuilt", rebuilt[part])]
+    save_png(labelled_rows(strips), folder / "reconstructions.png")
+    return "Test images, and below each what the first stage rebuilds of it."
+
+
+def _samples(folder: Path, line: Line, per_class: int) -> str:
+    samples = line.samples
+    if samples.labels is None:
+        shown = np.array(samples.images[: 10 * per_class])
+        save_png(grid(shown, COLUMNS), folder / "samples.png")
+        return "Samples, the first of the set."
+    rows = []
+    for label in np.unique(samples.labels):
+        of_class = np.flatnonzero(samples.labels == label)[:per_class]
+        rows.append((line.class_name(int(label)), np.array(samples.images[of_class])))
+    save_png(labelled_rows(rows), folder / "samples.png")
+    return "Samples, the first of each class, one class per row."
+
+
+def _neighbours(folder: Path, line: Line, judgement: Judgement, count: int) -> str:
+    train = line.prepared.split("train").images
+    nearest = np.argsort(judgement.sample_distances[:, 0], kind="stable")[:count]
+    rows = []
+    for sample in nearest:
+        found = judgement.sample_neighbours[sample]
+        found = found[found >= 0]
+        images = np.concatenate([line.samples.images[sample : sample + 1], train[found]])
+        rows.append((f"{judgement.sample_distances[sample, 0]:.2f}", images))
+    save_png(labelled_rows(rows), folder / "neighbours.png")
+    return (
+        "The samples nearest to a training image. Each row: distance to the nearest, in units of "
+        "the median of test images (near 0: a copy); the sample; its nearest training images."
+    )
+
+
+def _profile(folder: Path, judgement: Judgement) -> str:
+    values = judgement.profile["value"].to_numpy()
+    chart = Chart(figsize=(6.4, 3.2), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(chart)
+    axes = chart.add_subplot()
+    axes.stairs(values, fill=True, color="#3b6ea5")
+    axes.set_xlim(0, len(values))
+    axes.set_ylim(0)
+    axes.set_xlabel("in descending order")
+    axes.set_title(judgement.profile_title)
+    # matplotlib would write its version into the file.
+    canvas.print_png(folder / "latents.png", metadata={"Software": None})
+    return f"{judgement.profile_title}, in descending order, over the test split."

@@ -1,0 +1,1 @@
+"""What a prior says about one token given those before it: a distribution per file."""

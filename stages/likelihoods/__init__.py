@@ -1,0 +1,1 @@
+"""p(x given z): what the decoder's output means; one per file."""

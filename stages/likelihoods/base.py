@@ -1,0 +1,60 @@
+"""The family of decoder likelihoods p(x given z).
+
+The decoder emits `num_parameters(channels)` maps; a likelihood reads them as a distribution over
+images in [-1, 1]. All log-probabilities are nats per image.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stages.core.sections import MemberOptions
+from stages.core.shapes import Images, ImageShape, Nats
+
+__all__ = ["Likelihood", "LikelihoodOptions", "Parameters"]
+
+Parameters = Float[Tensor, "batch parameters height width"]
+
+
+class LikelihoodOptions(MemberOptions):
+    """Base of the likelihoods' options."""
+
+    discretized: ClassVar[bool]
+    """Whether it is a true probability of 8-bit images, so that bits per dim mean something."""
+
+
+class Likelihood(nn.Module, ABC):
+    """A distribution over images given the decoder's output."""
+
+    @abstractmethod
+    def __init__(self, options: Any, image: ImageShape) -> None:
+        super().__init__()
+
+    @property
+    @abstractmethod
+    def num_parameters(self) -> int:
+        """Number of maps the decoder must emit."""
+
+    @abstractmethod
+    def log_prob(self, images: Images, parameters: Parameters) -> Nats:
+        """log p(images given parameters) in nats per image."""
+
+    @abstractmethod
+    def mean(self, parameters: Parameters) -> Images:
+        """E[x given z], in [-1, 1]."""
+
+    @abstractmethod
+    def sample(self, parameters: Parameters, generator: torch.Generator) -> Images:
+        """A draw from p(x given z), in [-1, 1]."""
+
+    def target(self, images: Images, generator: torch.Generator | None) -> Images:
+        """The images the likelihood has to explain (binarised, for `bernoulli`); default: same.
+
+        Args:
+            images: Images in [-1, 1].
+            generator: Source of randomness in training; None asks for the deterministic form.
+        """
+        return images

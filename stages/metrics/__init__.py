@@ -1,0 +1,1 @@
+"""Judgement: one figure or one family of figures per file."""

@@ -1,0 +1,78 @@
+"""What a figure is: a number with its unit, its direction, and how it came about.
+
+A number without its protocol (how many images, against which split, in whose features) can not be
+compared with any other, so the two never part: every metric hands out `Figure`s. A metric sees
+the reference split once, batch by batch, and keeps sums in float64; its figures do not depend on
+how the split was cut into batches.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from stages.core.shapes import Codes, Nats, Pixels
+from stages.nn.distributions import DiagonalGaussian
+
+__all__ = ["Direction", "Figure", "Metric", "Observation", "Protocol"]
+
+Direction = Literal["lower", "higher", "none"]
+Protocol = dict[str, Any]
+"""Plain JSON values."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One reported number."""
+
+    name: str
+    value: float
+    unit: str
+    direction: Direction
+    """Which way is better; `none` where that depends on what is compared."""
+    n: int
+    """Number of images it was taken over."""
+    protocol: Protocol
+    """How it was taken: reference split, extractor, rounding, draws, ..."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A batch of the reference split as the trained line sees it.
+
+    Continuous latents are in the autoencoder's own units here: the scale of the stored ones is
+    already undone, and `log_prior` is the density of `latents` in these units.
+    """
+
+    images: Pixels
+    reconstructions: Pixels
+    """E[x given z], rounded; from the posterior mean where there is one."""
+    log_prior: Nats
+    """log p(latents given class)."""
+    distortion: Nats
+    """-log p(images given latents)."""
+    codes: Codes | None = None
+    latents: Float[Tensor, "batch latent_channels grid_height grid_width"] | None = None
+    """One draw per image; the point itself for a deterministic autoencoder."""
+    posterior: DiagonalGaussian | None = None
+
+
+class Metric(ABC):
+    """A family of figures over the reference split."""
+
+    title: ClassVar[str]
+    """Heading of its figures in the report."""
+
+    @abstractmethod
+    def update(self, seen: Observation) -> None:
+        """Take in one batch."""
+
+    @abstractmethod
+    def figures(self, protocol: Protocol) -> list[Figure]:
+        """The figures over all batches so far.
+
+        Args:
+            protocol: What is common to all figures; each metric adds its own.
+        """

@@ -1,0 +1,150 @@
+"""What the two stages promise together, in nats and bits.
+
+Codes c of an image are a function of it, so a code and its image are one event and
+
+    -log p(x) <= -log p(x|c) - log p(c)                     codes
+    -log p(x) <= E_q[-log p(x|z) + log q(z|x) - log p(z)]   Gaussian posterior: the ELBO of
+                                                            Kingma & Welling 2013, Eq. 2, with the
+                                                            learned prior for p(z)
+
+in bits per dimension after division by D log 2: only for a likelihood that is a probability of
+8-bit images; of a density no such figure is given. The expectation is one draw per image from a
+fixed stream, unbiased.
+
+Densities change with the units. The prior models y = s z, the latents as stored, with n numbers
+an image; the density in the autoencoder's own units is
+
+    log p(z) = log p_stored(s z) + n log s
+
+and all figures are in these units, so that the learned prior, N(0, I) and q speak of one thing.
+Their differences do not depend on the units at all. The baseline beside every prior figure is
+what stands there when nothing is learned: log K for each code, N(0, I) for continuous latents;
+the gain over it is the prior hole that was filled.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stages.bottlenecks.base import LatentSpec
+from stages.core.shapes import ImageShape, Nats
+from stages.metrics.base import Direction, Figure, Metric, Observation, Protocol
+
+__all__ = ["TwoStageLikelihood", "own_units", "standard_normal_log_prob"]
+
+
+def own_units(log_prob_stored: Nats, spec: LatentSpec) -> Nats:
+    """Density of stored latents -> density of the same latents in the autoencoder's own units.
+
+    log p(z) = log p_stored(s z) + n log s; codes have no units.
+    """
+    return log_prob_stored.double() + spec.numbers * math.log(spec.scale)
+
+
+def standard_normal_log_prob(
+    latents: Float[Tensor, "batch latent_channels grid_height grid_width"],
+) -> Nats:
+    """log N(latents; 0, I) in nats per image."""
+    return -0.5 * (latents.double().square() + math.log(2 * math.pi)).sum(dim=(1, 2, 3))
+
+
+class TwoStageLikelihood(Metric):
+    """Prior, rate, distortion, and the bound on the images they make together."""
+
+    title = "Likelihood"
+
+    def __init__(self, spec: LatentSpec, image: ImageShape, discretized: bool) -> None:
+        """See the module.
+
+        Args:
+            spec: What the prior models.
+            image: Shape of the images: D of the bits per dim.
+            discretized: Whether p(x|z) is a probability of 8-bit images.
+        """
+        self.spec, self.image, self.discretized = spec, image, discretized
+        self.images = 0
+        self._prior = self._baseline = self._posterior = self._distortion = 0.0
+
+    def update(self, seen: Observation) -> None:
+        """Take in one batch."""
+        self.images += len(seen.images)
+        self._prior -= seen.log_prior.double().sum().item()
+        self._distortion += seen.distortion.double().sum().item()
+        if seen.latents is None:
+            self._baseline += len(seen.images) * self.spec.tokens * math.log(self.spec.num_codes)
+            return
+        self._baseline -= standard_normal_log_prob(seen.latents).sum().item()
+        if seen.posterior is not None:
+            density = seen.posterior.log_prob(seen.latents).sum(dtype=torch.float64)
+            self._posterior += density.item()
+
+    def figures(self, protocol: Protocol) -> list[Figure]:
+        """Prior and baseline; rate where there is a posterior; bits per dim where they exist."""
+        how = {**protocol, **self._draws()}
+        result = [*self._prior_figures(how), *self._rate_figures(how)]
+        result.append(
+            self._per_image("distortion", self._distortion, "lower", {**how, "of": "-log p(x|z)"})
+        )
+        # A point of continuous space has probability 0: the bound would be infinite.
+        points = self.spec.kind == "continuous" and self.spec.deterministic
+        if self.discretized and not points:
+            result.append(self._bits_per_dim(how))
+        return result
+
+    def _draws(self) -> Protocol:
+        if self.spec.kind == "codes":
+            return {"latents": "codes of the image (deterministic)"}
+        if self.spec.deterministic:
+            return {"latents": "points, in the autoencoder's own units"}
+        return {"latents": "one draw of q(z|x) per image, in the autoencoder's own units"}
+
+    def _prior_figures(self, how: Protocol) -> list[Figure]:
+        continuous = self.spec.kind == "continuous"
+        baseline = {**how, "baseline": "N(0, I)" if continuous else "uniform over the codes"}
+        gain = self._baseline - self._prior
+        result = [
+            self._per_image("prior", self._prior, "lower", how),
+            self._per_image("prior_baseline", self._baseline, "none", baseline),
+            self._per_image("prior_gain", gain, "higher", baseline),
+        ]
+        if continuous:
+            return result
+        per_code = 1.0 / (self.images * self.spec.tokens * math.log(2))
+        bits, unit = self._prior * per_code, "bits per code"
+        uniform = self._baseline * per_code
+        only = {**how, "comparable": "within one autoencoder only"}
+        return [
+            *result,
+            Figure("prior_bits_per_code", bits, unit, "lower", self.images, only),
+            Figure("prior_baseline_bits_per_code", uniform, unit, "none", self.images, baseline),
+        ]
+
+    def _rate_figures(self, how: Protocol) -> list[Figure]:
+        if self.spec.kind == "codes" or self.spec.deterministic:
+            return []
+        rate = self._posterior + self._prior
+        normal = self._posterior + self._baseline
+        return [
+            self._per_image("rate", rate, "lower", {**how, "of": "E_q[log q - log p_prior]"}),
+            self._per_image("rate_baseline", normal, "none", {**how, "of": "E_q[log q - log N]"}),
+        ]
+
+    def _bits_per_dim(self, how: Protocol) -> Figure:
+        total = self._distortion + self._posterior + self._prior
+        bits = total / (self.images * self.image.dims * math.log(2))
+        bound = "two-stage code length" if self.spec.kind == "codes" else "ELBO with learned prior"
+        return Figure(
+            "total_bits_per_dim",
+            bits,
+            "bits per dim",
+            "lower",
+            self.images,
+            {**how, "bound": f"upper bound on -log2 p(x) / D: {bound}", "dims": self.image.dims},
+        )
+
+    def _per_image(self, name: str, total: float, direction: Direction, how: Protocol) -> Figure:
+        return Figure(
+            f"{name}_nats", total / self.images, "nats per image", direction, self.images, how
+        )

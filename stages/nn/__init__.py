@@ -1,0 +1,1 @@
+"""Floor 1: building blocks without knowledge of the line."""

@@ -1,0 +1,84 @@
+"""Causal self-attention, over a whole sequence at once or one token at a time with a cache.
+
+    Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V        position t sees positions <= t only
+
+(Vaswani et al. 2017, arXiv:1706.03762, Eq. 1). Sampling token by token would compute the keys and
+values of the past again at every step; the cache keeps them, so a step costs one token.
+
+Queries and keys are root-mean-square normalised per head before the product (Henry et al. 2020,
+arXiv:2010.04245; Dehghani et al. 2023, arXiv:2302.05442): logits are then bounded by
+gain * sqrt(d), and training does not blow up when they grow.
+
+Differs: no dropout on the attention weights, which would rule out the fused kernels; residual
+branches are dropped instead.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["KeyValueCache", "SelfAttention"]
+
+
+@dataclass
+class KeyValueCache:
+    """Keys and values of the tokens seen so far, for every layer; allocated once."""
+
+    keys: Float[Tensor, "layers batch heads tokens head_dim"]
+    values: Float[Tensor, "layers batch heads tokens head_dim"]
+    length: int = 0
+    """Tokens already inside."""
+
+
+class SelfAttention(nn.Module):
+    """Multi-head causal self-attention with one fused projection for queries, keys and values."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = width // num_heads
+        self.project_in = nn.Linear(width, 3 * width, bias=False)
+        self.project_out = nn.Linear(width, width, bias=False)
+        self.gain = nn.Parameter(torch.ones(2, 1, self.head_dim))
+
+    def _queries_keys_values(
+        self, inputs: Float[Tensor, "batch tokens width"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Each (batch, heads, tokens, head_dim); queries and keys normalised together."""
+        batch, tokens, _ = inputs.shape
+        projected = self.project_in(inputs).view(batch, tokens, 3, self.num_heads, self.head_dim)
+        values = projected[:, :, 2].transpose(1, 2)
+        normalised = F.rms_norm(projected[:, :, :2], (self.head_dim,)) * self.gain
+        # Under autocast the gain would lift queries and keys above the precision of the values.
+        queries, keys = normalised.to(values.dtype).permute(2, 0, 3, 1, 4)
+        return queries, keys, values
+
+    def forward(
+        self, inputs: Float[Tensor, "batch tokens width"]
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Attend over a whole sequence."""
+        queries, keys, values = self._queries_keys_values(inputs)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        return self.project_out(mixed.transpose(1, 2).flatten(2))
+
+    def step(
+        self, inputs: Float[Tensor, "batch width"], cache: KeyValueCache, layer: int
+    ) -> Float[Tensor, "batch width"]:
+        """Attend from one new token to itself and to all those in the cache.
+
+        Args:
+            inputs: The token at position `cache.length`.
+            cache: Receives the token's keys and values; its length is moved by the caller.
+            layer: Which layer of the cache is this module's.
+        """
+        queries, keys, values = self._queries_keys_values(inputs.unsqueeze(1))
+        now, seen = cache.length, cache.length + 1
+        cache.keys[layer, :, :, now] = keys[:, :, 0]
+        cache.values[layer, :, :, now] = values[:, :, 0]
+        mixed = F.scaled_dot_product_attention(
+            queries, cache.keys[layer, :, :, :seen], cache.values[layer, :, :, :seen]
+        )
+        return self.project_out(mixed.flatten(1))

@@ -1,0 +1,139 @@
+"""What every codebook needs: nearest vectors, a start from data, and counts of use.
+
+    code(v) = argmin over k of ||v - e_k||^2 = argmin over k of ||e_k||^2 - 2 <v, e_k>
+
+    perplexity = exp(-sum over k of p_k log p_k),   usage = share of codes with p_k > 0
+
+All in float32, whatever autocast says: in bfloat16 neighbours change (8 bits of mantissa against
+the small differences between large distances).
+
+Start by k-means (Lancucki et al. 2020 show what a random start costs). Dead codes: a code that no
+vector chooses gets no gradient and stays dead; it is moved onto a vector the encoder gave lately
+(Jukebox, Dhariwal et al. 2020, "random restarts").
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+__all__ = [
+    "code_counts",
+    "code_usage",
+    "flat_vectors",
+    "kmeans",
+    "nearest",
+    "perplexity",
+    "revival",
+    "straight_through",
+]
+
+# Distances held at once: 4 MB of float32 stays near a CPU's cache and bounds memory anywhere.
+_DISTANCES_AT_ONCE = 1 << 20
+
+Vectors = Float[Tensor, "vectors dim"]
+Codebook = Float[Tensor, "codes dim"]
+Counts = Float[Tensor, " codes"] | Int[Tensor, " codes"]
+
+
+def flat_vectors(
+    latents: Float[Tensor, "batch dim grid_height grid_width"],
+) -> Vectors:
+    """The vectors of all cells of all images, in raster order."""
+    return latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
+
+
+@torch.no_grad()
+def nearest(
+    vectors: Vectors, codebook: Codebook
+) -> tuple[Int[Tensor, " vectors"], Float[Tensor, " vectors"]]:
+    """The nearest codebook entry of each vector; of equally near ones, the first.
+
+    Args:
+        vectors: What to look up.
+        codebook: Where.
+
+    Returns:
+        Codes, and squared distances.
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        vectors, codebook = vectors.float(), codebook.float()
+        norms = codebook.square().sum(dim=1)
+        rows = max(1, _DISTANCES_AT_ONCE // len(codebook))
+        found = [
+            torch.addmm(norms, chunk, codebook.T, alpha=-2).min(dim=1)
+            for chunk in vectors.split(rows)
+        ]
+        distances = torch.cat([item.values for item in found]) + vectors.square().sum(dim=1)
+    return torch.cat([item.indices for item in found]), distances.clamp_min(0)
+
+
+def straight_through(
+    latents: Float[Tensor, "*shape"], vectors: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """The value of `vectors` with the gradient of `latents` (Bengio et al. 2013)."""
+    return latents + (vectors - latents).detach()
+
+
+def code_counts(codes: Int[Tensor, "..."], num_codes: int) -> Int[Tensor, " codes"]:
+    """How often each code occurs."""
+    return torch.bincount(codes.flatten(), minlength=num_codes)
+
+
+def perplexity(counts: Counts) -> Float[Tensor, ""]:
+    """exp(entropy) of the codes' frequencies: 1 for one code only, num_codes for equal use."""
+    shares = counts.float() / counts.sum().clamp_min(1e-12)
+    return torch.exp(torch.special.entr(shares).sum())
+
+
+def code_usage(counts: Counts) -> Float[Tensor, ""]:
+    """Share of the codes that occur at all, in [0, 1]."""
+    return (counts > 0).float().mean()
+
+
+@torch.no_grad()
+def kmeans(
+    vectors: Vectors, num_codes: int, iterations: int, generator: torch.Generator
+) -> tuple[Codebook, Int[Tensor, " codes"]]:
+    """Lloyd's algorithm from random vectors; an empty cluster moves to the worst-served vector.
+
+    Args:
+        vectors: Data; if fewer than `num_codes`, some entries coincide.
+        num_codes: Entries wanted.
+        iterations: Passes over the data.
+        generator: Chooses the first entries.
+
+    Returns:
+        Entries, and how many vectors are nearest to each.
+    """
+    vectors = vectors.float()
+    order = torch.randperm(len(vectors), generator=generator, device=generator.device)
+    starts = order.to(vectors.device)
+    codebook = vectors[starts.repeat(-(-num_codes // len(starts)))[:num_codes]]
+    for _ in range(iterations):
+        codes, distances = nearest(vectors, codebook)
+        counts = code_counts(codes, num_codes)
+        sums = torch.zeros_like(codebook).index_add_(0, codes, vectors)
+        codebook = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], codebook)
+        empty = (counts == 0).nonzero().flatten()[: len(vectors)]
+        codebook[empty] = vectors[distances.topk(len(empty)).indices]
+    return codebook, code_counts(nearest(vectors, codebook)[0], num_codes)
+
+
+def revival(
+    dead: Bool[Tensor, " codes"], vectors: Vectors, generator: torch.Generator
+) -> tuple[Bool[Tensor, " codes"], Codebook]:
+    """A different recent vector for each dead code, as far as there are vectors.
+
+    Args:
+        dead: Codes to move.
+        vectors: What the encoder gave lately.
+        generator: Chooses among them.
+
+    Returns:
+        The codes that get a vector, and one vector per code (meaningless for the others).
+    """
+    order = torch.randperm(len(vectors), generator=generator, device=generator.device)
+    # Masks and not lists of indices: a list would make an accelerator wait at every step.
+    turn = dead.cumsum(0) - 1
+    moved = dead & (turn < len(vectors))
+    return moved, vectors[order.to(vectors.device)[turn.clamp(0, len(vectors) - 1)]]

@@ -1,0 +1,67 @@
+"""Draws that are functions of uniform numbers: the inverse distribution function.
+
+    x = F^-1(u),  u ~ Uniform(0, 1)   =>   x ~ F
+
+A draw is then settled by its own uniforms, one for an index and one for a normal number, and by
+nothing else: not by the rows beside it, not by what was drawn before. Computed in float64, so that
+an index changes only where u is within rounding of a step.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+__all__ = ["index_from_uniform", "normal_from_uniform", "truncated"]
+
+_NEAREST_TO_ZERO = 2.0**-25
+"""Half the spacing of float32 uniforms: the normal number stays finite, about 5.4 at most."""
+
+
+def _float64(values: Tensor) -> Tensor:
+    # Apple's MPS has no float64; there the few numbers of a draw go through the CPU.
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
+def index_from_uniform(
+    logits: Float[Tensor, "batch num_indices"], uniforms: Float[Tensor, " batch"]
+) -> Int[Tensor, " batch"]:
+    """One index per row with probability softmax(logits); logits of -inf are never drawn."""
+    cumulative = torch.softmax(_float64(logits), dim=-1).cumsum(dim=-1)
+    total = cumulative[:, -1:]
+    drawn = (cumulative <= _float64(uniforms).unsqueeze(1) * total).sum(dim=-1)
+    last_possible = (cumulative < total).sum(dim=-1)
+    return torch.minimum(drawn, last_possible).to(logits.device)
+
+
+def normal_from_uniform(uniforms: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Standard normal numbers, one per uniform number."""
+    clamped = _float64(uniforms).clamp(_NEAREST_TO_ZERO, 1 - _NEAREST_TO_ZERO)
+    return torch.special.ndtri(clamped).to(uniforms)
+
+
+def truncated(
+    logits: Float[Tensor, "batch num_indices"], top_k: int, top_p: float
+) -> Float[Tensor, "batch num_indices"]:
+    """Logits with the improbable indices at -inf.
+
+    Top-k keeps the k most probable (Fan et al. 2018, arXiv:1805.04833), ties with the k-th
+    included; top-p keeps the smallest set of the most probable ones whose probability reaches p
+    (Holtzman et al. 2020, arXiv:1904.09751). With both, top-p counts within the top k.
+
+    Args:
+        logits: Unnormalised log-probabilities.
+        top_k: How many to keep; 0: all.
+        top_p: Probability to keep, in (0, 1]; 1: all.
+    """
+    if 0 < top_k < logits.shape[-1]:
+        smallest_kept = logits.topk(top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < smallest_kept, -torch.inf)
+    if top_p < 1:
+        ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+        probabilities = torch.softmax(_float64(ordered), dim=-1)
+        before = probabilities.cumsum(dim=-1) - probabilities
+        dropped = (before >= top_p).to(logits.device)
+        logits = logits.masked_fill(
+            torch.zeros_like(dropped).scatter(-1, order, dropped), -torch.inf
+        )
+    return logits

@@ -1,0 +1,121 @@
+"""A decoder-only transformer: what every autoregressive prior reads its past with.
+
+    x <- x + Attention(RMSNorm(x))         x <- x + SwiGLU(RMSNorm(x))
+
+Pre-norm blocks (Xiong et al. 2020, arXiv:2002.04745), root-mean-square norms (Zhang & Sennrich
+2019, arXiv:1910.07467), and the gated feed-forward W_down(silu(W_gate x) * W_up x) of Shazeer
+2020 (arXiv:2002.05202), 8/3 of the width inside so that its weights are as many as those of the
+usual four-fold one. The projections that write into the residual stream start smaller by
+1/sqrt(2 layers), as in GPT-2: its variance at the start does not grow with depth.
+
+It maps vectors to vectors: tokens, positions and classes are its caller's business.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stages.nn.attention import KeyValueCache, SelfAttention
+
+__all__ = ["INITIAL_STD", "Transformer"]
+
+INITIAL_STD = 0.02
+"""Standard deviation of new weights (GPT-2)."""
+
+_HIDDEN_MULTIPLE = 32
+"""Feed-forward widths are multiples of this: vector units and tensor cores like it."""
+
+
+class GatedFeedForward(nn.Module):
+    """W_down(silu(W_gate x) * W_up x), gate and up in one matrix product."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        hidden = math.ceil(8 * width / 3 / _HIDDEN_MULTIPLE) * _HIDDEN_MULTIPLE
+        self.project_in = nn.Linear(width, 2 * hidden, bias=False)
+        self.project_out = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, inputs: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+        """Apply to every row on its own."""
+        gate, up = self.project_in(inputs).chunk(2, dim=-1)
+        return self.project_out(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each on a normalised copy and added back."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(width)
+        self.attention = SelfAttention(width, num_heads)
+        self.feed_forward_norm = nn.RMSNorm(width)
+        self.feed_forward = GatedFeedForward(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, inputs: Float[Tensor, "batch tokens width"]
+    ) -> Float[Tensor, "batch tokens width"]:
+        """A whole sequence."""
+        stream = inputs + self.dropout(self.attention(self.attention_norm(inputs)))
+        return stream + self.dropout(self.feed_forward(self.feed_forward_norm(stream)))
+
+    def step(
+        self, inputs: Float[Tensor, "batch width"], cache: KeyValueCache, layer: int
+    ) -> Float[Tensor, "batch width"]:
+        """One token, given the cache."""
+        stream = inputs + self.attention.step(self.attention_norm(inputs), cache, layer)
+        return stream + self.feed_forward(self.feed_forward_norm(stream))
+
+
+class Transformer(nn.Module):
+    """A stack of causal blocks with a final norm.
+
+    Args:
+        layers: Blocks.
+        width: Size of the residual stream; a multiple of `num_heads`.
+        num_heads: Attention heads.
+        dropout: Probability of dropping numbers of the inputs and of every residual branch.
+    """
+
+    def __init__(self, layers: int, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(width, num_heads, dropout) for _ in range(layers))
+        self.norm = nn.RMSNorm(width)
+        for name, parameter in self.named_parameters():
+            if name.endswith("project_out.weight"):
+                nn.init.normal_(parameter, std=INITIAL_STD / math.sqrt(2 * layers))
+            elif name.endswith("project_in.weight"):
+                nn.init.normal_(parameter, std=INITIAL_STD)
+
+    def forward(
+        self, inputs: Float[Tensor, "batch tokens width"]
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Hidden state at every position, a function of the inputs up to and including it."""
+        stream = self.dropout(inputs)
+        for block in self.blocks:
+            stream = block(stream)
+        return self.norm(stream)
+
+    def new_cache(self, inputs: Float[Tensor, "batch width"], tokens: int) -> KeyValueCache:
+        """An empty cache for up to `tokens` steps with inputs like these."""
+        batch, width = inputs.shape
+        shape = (len(self.blocks), batch, self.num_heads, tokens, width // self.num_heads)
+        return KeyValueCache(
+            torch.empty(shape, dtype=inputs.dtype, device=inputs.device),
+            torch.empty(shape, dtype=inputs.dtype, device=inputs.device),
+        )
+
+    def step(
+        self, inputs: Float[Tensor, "batch width"], cache: KeyValueCache
+    ) -> Float[Tensor, "batch width"]:
+        """Hidden state at the next position; equal to `forward` in evaluation mode."""
+        stream = inputs
+        for layer, block in enumerate(self.blocks):
+            stream = block.step(stream, cache, layer)
+        cache.length += 1
+        return self.norm(stream)

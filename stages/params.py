@@ -1,0 +1,139 @@
+"""All of params.yaml, and what its sections must agree on.
+
+Every stage calls `check` before it does anything, so that a mistake in a later section costs
+nothing; `python -m stages.params` does the same for a person.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import Field
+
+from stages.assembly.first_stage import FirstStageParams
+from stages.assembly.judge import JudgeOptions
+from stages.assembly.second_stage import SecondStageParams
+from stages.core.devices import Device
+from stages.core.errors import EXIT_USER_ERROR, LatentlineError, ParamsError
+from stages.core.sections import PARAMS_PATH, load_member, parse_params, read_yaml
+from stages.datasets.base import DatasetOptions
+from stages.encode import EncodeOptions
+from stages.evaluate import EvaluateOptions
+from stages.priors.base import Prior
+from stages.sampling.options import SamplingOptions
+from stages.training.options import TrainingOptions
+
+__all__ = ["Params", "check"]
+
+
+class Params(FirstStageParams, SecondStageParams):
+    """Every section of params.yaml."""
+
+    seed: int = Field(ge=0)
+    """Root of every random stream but sampling's own."""
+    device: Device
+    dataset: DatasetOptions
+    judge: JudgeOptions
+    train_judge: TrainingOptions
+    train_autoencoder: TrainingOptions
+    encode: EncodeOptions
+    train_prior: TrainingOptions
+    sampling: SamplingOptions
+    evaluate: EvaluateOptions
+
+
+def check(raw: dict[str, Any], *, source: str) -> Params:
+    """Validate all sections and their combination.
+
+    Args:
+        raw: The mapping read from the file.
+        source: What to call the file in messages.
+
+    Raises:
+        ParamsError: Naming the fields, what must hold and what came.
+    """
+    params = parse_params(Params, raw, source=source, strict=True)
+    for rule in RULES:
+        try:
+            rule(params)
+        except ValueError as error:
+            raise ParamsError(f"{source}: {error}") from None
+    return params
+
+
+def _grid_divides(params: Params) -> None:
+    params.backbone.feature_shape(params.dataset.image_shape)
+
+
+def _codes_fit_their_type(params: Params) -> None:
+    spec = _latent_spec(params)
+    if spec.kind == "codes" and spec.num_codes > 2**32:
+        raise ValueError(
+            f"bottleneck: codes are stored in at most 32 bits, so num_codes must not exceed "
+            f"{2**32}; got {spec.num_codes}"
+        )
+
+
+def _prior_models_the_latents(params: Params) -> None:
+    stored, prior = params.bottleneck.latents, params.prior
+    if stored not in prior.models:
+        raise ValueError(
+            f"prior.kind: {prior.kind!r} models {' or '.join(prior.models)}, but bottleneck "
+            f"{params.bottleneck.kind!r} stores {stored}; choose a prior for {stored}"
+        )
+    if prior.has_head and params.head.models != stored:
+        raise ValueError(
+            f"head.kind: {params.head.kind!r} describes {params.head.models}, but bottleneck "
+            f"{params.bottleneck.kind!r} stores {stored}; choose a head for {stored}"
+        )
+
+
+def _likelihood_suits_the_images(params: Params) -> None:
+    channels = params.dataset.image_shape.channels
+    if params.likelihood.kind == "bernoulli" and channels != 1:
+        raise ValueError(
+            f"likelihood.kind: 'bernoulli' describes grey images that are binarised; "
+            f"dataset {params.dataset.kind!r} gives {channels} channels"
+        )
+
+
+def _latent_spec(params: Params) -> Any:
+    features = params.backbone.feature_shape(params.dataset.image_shape)
+    return params.bottleneck.latent_spec(features)
+
+
+def _heads_divide_the_width(params: Params) -> None:
+    # Building the prior on the meta device would do as well; this says which field is wrong.
+    prior: Any = params.prior
+    load_member(Prior, prior.kind)
+    if prior.has_head and prior.width % prior.num_heads:
+        raise ValueError(
+            f"prior.width must be a multiple of prior.num_heads; got {prior.width} and "
+            f"{prior.num_heads}"
+        )
+
+
+RULES: tuple[Callable[[Params], None], ...] = (
+    _grid_divides,
+    _codes_fit_their_type,
+    _prior_models_the_latents,
+    _heads_divide_the_width,
+    _likelihood_suits_the_images,
+)
+
+
+def main() -> int:
+    """Check params.yaml and say so."""
+    try:
+        params = check(read_yaml(PARAMS_PATH), source=str(PARAMS_PATH))
+    except LatentlineError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USER_ERROR
+    spec = _latent_spec(params)
+    grid = f"{spec.grid_height}x{spec.grid_width}"
+    print(f"{PARAMS_PATH}: valid; {spec.kind} on a {grid} grid from {params.dataset.kind}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

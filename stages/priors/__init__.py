@@ -1,0 +1,1 @@
+"""Second stages: p(latents given class); one per file."""

@@ -1,0 +1,106 @@
+"""The family of priors p(latents given class).
+
+Latents are what the latent data set stores: codes (batch, grid_height, grid_width) int64, or
+scaled continuous numbers (batch, channels, grid_height, grid_width). Log-probabilities are nats
+per image, of the latents as stored.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stages.bottlenecks.base import LatentKind, LatentSpec
+from stages.core.errors import ParamsError
+from stages.core.sections import MemberOptions
+from stages.core.shapes import Labels, Nats
+from stages.heads.base import HeadOptions, SamplerSettings
+
+__all__ = ["Prior", "PriorOptions", "refuse_settings"]
+
+
+class PriorOptions(MemberOptions):
+    """Base of the priors' options."""
+
+    models: ClassVar[tuple[LatentKind, ...]]
+    """The latents it can model."""
+    trainable: ClassVar[bool]
+    """Whether `train_prior` has anything to fit."""
+    has_head: ClassVar[bool]
+    """Whether the `head` section describes its tokens."""
+
+
+class Prior(nn.Module, ABC):
+    """A distribution over latents.
+
+    Attributes:
+        spec: What it models.
+        num_classes: Classes it can be conditioned on; 0: unconditional.
+        noise_shape: Uniform(0, 1) numbers consumed per image when sampling: (tokens, per token).
+
+    Raises:
+        ParamsError: If the latents are not of a kind that the options say it can model.
+    """
+
+    spec: LatentSpec
+    num_classes: int
+    noise_shape: tuple[int, int]
+
+    @abstractmethod
+    def __init__(self, options: Any, head: HeadOptions, spec: LatentSpec, num_classes: int) -> None:
+        super().__init__()
+        if spec.kind not in options.models:
+            raise ParamsError(
+                f"prior.kind: {options.kind!r} models {' or '.join(options.models)} latents, "
+                f"but the bottleneck stores {spec.kind}; choose another prior or bottleneck"
+            )
+        self.spec = spec
+
+    @abstractmethod
+    def log_prob(self, latents: Tensor, labels: Labels | None) -> Nats:
+        """log p(latents given labels), exact; labels None: without conditioning."""
+
+    @abstractmethod
+    def loss(self, latents: Tensor, labels: Labels | None) -> Float[Tensor, ""]:
+        """Training loss: mean nats per token, with label dropout where the options ask for it.
+
+        Randomness comes from torch's global generator, which the training loop points at the
+        stream of the step.
+        """
+
+    def forward(self, latents: Tensor, labels: Labels | None) -> Float[Tensor, ""]:
+        """The training loss: what `torch.compile` and data-parallel wrappers call."""
+        return self.loss(latents, labels)
+
+    @abstractmethod
+    def sample(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+    ) -> Tensor:
+        """Latents, each image a deterministic function of its label and its own uniforms.
+
+        Raises:
+            ParamsError: If the settings ask for what this prior cannot do (guidance without
+                classes, say).
+        """
+
+
+def refuse_settings(kind: str, settings: SamplerSettings) -> None:
+    """For priors without learned structure: guidance and truncation would mean nothing.
+
+    Raises:
+        ParamsError: If guidance is not 1 or top-k or top-p would drop anything.
+    """
+    for name, value, neutral in (
+        ("guidance", settings.guidance, 1),
+        ("top_k", settings.top_k, 0),
+        ("top_p", settings.top_p, 1),
+    ):
+        if value != neutral:
+            raise ParamsError(
+                f"sampling.{name}: must be {neutral} with prior.kind {kind!r}, "
+                f"which has neither classes nor modes to choose; got {value}"
+            )

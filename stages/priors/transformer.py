@@ -1,0 +1,167 @@
+"""Latents one token at a time, each given all before it and the class.
+
+    p(z given y) = prod_t p(z_t given z_<t, y),    t along the rows of the grid, left to right
+
+Position t of the transformer reads token t - 1 (the class at t = 0) plus the learned place of the
+cell it is to predict, row and column added; the head turns its hidden state into p(z_t given ...).
+The likelihood is exact, whatever the head: softmax over codes (taming-transformers, Esser et al.
+2021, arXiv:2012.09841; LlamaGen, Sun et al. 2024, arXiv:2406.06525) or a density over continuous
+cells (GIVT, Tschannen et al. 2023, arXiv:2312.02116).
+
+One more class, 'no class', stands for every image without a label; label dropout shows it in
+training so that one network knows both p(z given y) and p(z), which guidance needs (Ho & Salimans
+2022, arXiv:2207.12598).
+
+Differs: positions are learned per row and per column, not rotary: grids have one size here.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from stages.bottlenecks.base import LatentKind, LatentSpec
+from stages.core.errors import ParamsError
+from stages.core.sections import load_member
+from stages.core.shapes import Labels, Nats
+from stages.heads.base import Head, HeadOptions, SamplerSettings
+from stages.nn.transformer import INITIAL_STD, Transformer
+from stages.priors.base import Prior, PriorOptions
+
+__all__ = ["TransformerOptions", "TransformerPrior"]
+
+
+class TransformerOptions(PriorOptions):
+    """Size and regularisation."""
+
+    kind: Literal["transformer"]
+    models: ClassVar[tuple[LatentKind, ...]] = ("codes", "continuous")
+    trainable: ClassVar[bool] = True
+    has_head: ClassVar[bool] = True
+    layers: int = Field(gt=0)
+    width: int = Field(gt=0)
+    """Of the residual stream; a multiple of `num_heads`."""
+    num_heads: int = Field(gt=0)
+    dropout: float = Field(ge=0, lt=1)
+    """Of the inputs and of the residual branches."""
+    label_dropout: float = Field(ge=0, lt=1)
+    """How often training replaces the class by 'no class'; above 0 if guidance is wanted."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "TransformerOptions":
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"width must be a multiple of num_heads; got {self.width} and {self.num_heads}"
+            )
+        return self
+
+
+class TransformerPrior(Prior):
+    """Autoregressive prior over a grid of codes or of continuous cells."""
+
+    def __init__(
+        self, options: TransformerOptions, head: HeadOptions, spec: LatentSpec, num_classes: int
+    ) -> None:
+        super().__init__(options, head, spec, num_classes)
+        self.num_classes = num_classes
+        self.label_dropout = options.label_dropout
+        self.head = load_member(Head, head.kind)(head, spec, options.width)
+        self.noise_shape = (spec.tokens, self.head.noise_dim)
+        self.transformer = Transformer(
+            options.layers, options.width, options.num_heads, options.dropout
+        )
+        self.class_embedding = nn.Embedding(num_classes + 1, options.width)
+        self.row_position = nn.Parameter(torch.empty(spec.grid_height, 1, options.width))
+        self.column_position = nn.Parameter(torch.empty(1, spec.grid_width, options.width))
+        for parameter in (self.class_embedding.weight, self.row_position, self.column_position):
+            nn.init.normal_(parameter, std=INITIAL_STD)
+
+    def log_prob(self, latents: Tensor, labels: Labels | None) -> Nats:
+        """log p(latents given labels) in nats per image, exact; None: under 'no class'."""
+        return self._log_prob_per_token(latents, self._classes(labels, latents)).sum(dim=1)
+
+    def loss(self, latents: Tensor, labels: Labels | None) -> Float[Tensor, ""]:
+        """Mean nats per token, some labels replaced by 'no class'."""
+        classes = self._classes(labels, latents)
+        if self.label_dropout > 0:
+            dropped = torch.rand(classes.shape, device=classes.device) < self.label_dropout
+            classes = classes.masked_fill(dropped, self.num_classes)
+        return -self._log_prob_per_token(latents, classes).mean()
+
+    def hidden(
+        self, tokens: Tensor, classes: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch tokens width"]:
+        """The state that predicts each token from those before it.
+
+        Args:
+            tokens: As the head takes them, in raster order; the last one is not looked at.
+            classes: Class of each image; `num_classes` means 'no class'.
+        """
+        first = self.class_embedding(classes).unsqueeze(1)
+        inputs = torch.cat([first, self.head.embed(tokens[:, :-1])], dim=1)
+        return self.transformer(inputs + self._positions())
+
+    @torch.no_grad()
+    def sample(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+    ) -> Tensor:
+        """Latents drawn token by token with a cache; under guidance both passes share a batch.
+
+        Raises:
+            ParamsError: If guidance is asked for without classes or without label dropout.
+        """
+        guided = settings.guidance != 1
+        if guided:
+            self._require_guidance(labels)
+        classes = self._classes(labels, uniforms)
+        if guided:
+            classes = torch.cat([classes, torch.full_like(classes, self.num_classes)])
+        inputs = self.class_embedding(classes)
+        cache = self.transformer.new_cache(inputs, self.spec.tokens)
+        tokens = []
+        for position, numbers in zip(self._positions(), uniforms.unbind(dim=1), strict=True):
+            hidden = self.transformer.step(inputs + position, cache)
+            conditional, unconditional = hidden.chunk(2) if guided else (hidden, None)
+            tokens.append(self.head.sample(conditional, unconditional, numbers, settings))
+            inputs = self.head.embed(tokens[-1].unsqueeze(1)).squeeze(1)
+            inputs = torch.cat([inputs, inputs]) if guided else inputs
+        return self._grid(torch.stack(tokens, dim=1))
+
+    def _log_prob_per_token(
+        self, latents: Tensor, classes: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch tokens"]:
+        tokens = self._tokens(latents)
+        return self.head.log_prob(self.hidden(tokens, classes), tokens)
+
+    def _positions(self) -> Float[Tensor, "tokens width"]:
+        return (self.row_position + self.column_position).flatten(0, 1)
+
+    def _tokens(self, latents: Tensor) -> Tensor:
+        # The two grid axes are last in both kinds; channels go behind the tokens.
+        tokens = latents.flatten(-2)
+        return tokens if self.spec.kind == "codes" else tokens.mT
+
+    def _grid(self, tokens: Tensor) -> Tensor:
+        tokens = tokens if self.spec.kind == "codes" else tokens.mT.contiguous()
+        return tokens.unflatten(-1, (self.spec.grid_height, self.spec.grid_width))
+
+    def _classes(self, labels: Labels | None, like: Tensor) -> Int[Tensor, " batch"]:
+        if labels is None or self.num_classes == 0:
+            return torch.full((len(like),), self.num_classes, device=like.device)
+        return labels
+
+    def _require_guidance(self, labels: Labels | None) -> None:
+        if self.num_classes == 0 or labels is None:
+            raise ParamsError(
+                "sampling.guidance: must be 1 without classes: there is nothing to guide towards"
+            )
+        if self.label_dropout == 0:
+            raise ParamsError(
+                "sampling.guidance: must be 1 for a prior trained with prior.label_dropout 0: "
+                "it never saw 'no class'; train again with label_dropout above 0 (0.1 is usual)"
+            )

@@ -1,0 +1,64 @@
+"""Every code grid equally probable: log p(c) = -tokens log K.
+
+Nothing is learned. It is the rate that codes cost without a prior, and the baseline that every
+learned prior must beat.
+"""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stages.bottlenecks.base import LatentKind, LatentSpec
+from stages.core.shapes import Codes, Labels, Nats
+from stages.heads.base import HeadOptions, SamplerSettings
+from stages.priors.base import Prior, PriorOptions, refuse_settings
+
+__all__ = ["UniformOptions", "UniformPrior"]
+
+
+class UniformOptions(PriorOptions):
+    """It has no numbers to choose."""
+
+    kind: Literal["uniform"]
+    models: ClassVar[tuple[LatentKind, ...]] = ("codes",)
+    trainable: ClassVar[bool] = False
+    has_head: ClassVar[bool] = False
+
+
+class UniformPrior(Prior):
+    """Independent codes, uniform over the codebook; it knows no classes."""
+
+    num_classes = 0
+
+    def __init__(
+        self, options: UniformOptions, head: HeadOptions, spec: LatentSpec, num_classes: int
+    ) -> None:
+        super().__init__(options, head, spec, num_classes)
+        self.noise_shape = (spec.tokens, 1)
+
+    def log_prob(self, latents: Codes, labels: Labels | None) -> Nats:
+        """The same for every grid: -tokens log K nats."""
+        rate = self.spec.tokens * math.log(self.spec.num_codes)
+        return torch.full((len(latents),), -rate, device=latents.device)
+
+    def loss(self, latents: Codes, labels: Labels | None) -> Float[Tensor, ""]:
+        """log K nats per token; a constant."""
+        return -self.log_prob(latents, labels).mean() / self.spec.tokens
+
+    def sample(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+    ) -> Codes:
+        """Codes floor(K u); temperature changes nothing in a uniform distribution.
+
+        Raises:
+            ParamsError: If guidance or truncation is asked for.
+        """
+        refuse_settings("uniform", settings)
+        codes = (uniforms[:, :, 0] * self.spec.num_codes).long().clamp(max=self.spec.num_codes - 1)
+        return codes.unflatten(1, (self.spec.grid_height, self.spec.grid_width))

@@ -1,0 +1,1 @@
+"""From a prior and an autoencoder to images, whatever the batch size."""

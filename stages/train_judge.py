@@ -1,0 +1,63 @@
+"""Stage `train_judge`: the classifier in whose features images will be compared.
+
+    python -m stages.train_judge
+
+Reads data/prepared, writes data/judge: weights, config, history.csv; its accuracy on the test
+split, to be read beside every figure it takes part in, stands in the manifest.
+"""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from stages.assembly.judge import JudgeConfig, JudgeOptions, build_judge, save_judge
+from stages.core.artifacts import new_artifact, open_artifact
+from stages.core.devices import Device, resolve_device
+from stages.core.randomness import seed_everything
+from stages.core.sections import Section
+from stages.core.stage import Run, run_stage
+from stages.stores.prepared import open_prepared
+from stages.training.judge_task import JudgeTask
+from stages.training.loop import fit
+from stages.training.options import TrainingOptions
+
+OUTPUT = Path("data/judge")
+
+
+class Params(Section):
+    """The sections this stage reads."""
+
+    seed: int = Field(ge=0)
+    device: Device
+    judge: JudgeOptions
+    train_judge: TrainingOptions
+
+
+def train_judge(params: Params, run: Run) -> None:
+    """Fit the judge on the training split, measure it on the test split, save it."""
+    prepared = open_prepared(run.inputs["prepared"].path)
+    device = resolve_device(params.device)
+    config = JudgeConfig(
+        judge=params.judge, image=prepared.image_shape, num_classes=prepared.num_classes
+    )
+    seed_everything(params.seed, "judge")
+    task = JudgeTask(build_judge(config), prepared.split("train"), prepared.split("validation"))
+    fitted = fit(task, params.train_judge, run, seed=params.seed, device=device)
+    _, accuracy = task.judge(fitted.module, prepared.split("test"), device)
+    about = {
+        "prepared": run.inputs["prepared"].digest,
+        "taught": config.taught,
+        "test_accuracy": accuracy,
+        "best_step": fitted.best_step,
+        "parameters": sum(p.numel() for p in fitted.module.parameters()),
+    }
+    with new_artifact(OUTPUT, "judge", about) as folder:
+        save_judge(folder, fitted.module, config)
+        fitted.history.to_csv(folder / "history.csv", index=False)
+    run.tracker.log_metrics({"test_accuracy": accuracy})
+    run.tracker.log_file(OUTPUT / "history.csv")
+    run.tracker.log_model("judge", OUTPUT, open_artifact(OUTPUT, "judge").digest)
+
+
+if __name__ == "__main__":
+    run_stage("train_judge", Params, train_judge, inputs={"prepared": Path("data/prepared")})

@@ -1,0 +1,72 @@
+"""Stage `train_prior`: the second stage, p(latents given class).
+
+    python -m stages.train_prior
+
+Reads data/latents (never the images, never the autoencoder), writes data/prior: weights, config,
+history.csv. A prior without anything to learn (`uniform`, `standard_normal`) is written as it is.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from pydantic import Field
+
+from stages.assembly.second_stage import SecondStageParams, build_second_stage, save_second_stage
+from stages.core.artifacts import new_artifact, open_artifact
+from stages.core.devices import Device, resolve_device
+from stages.core.randomness import seed_everything
+from stages.core.stage import Run, run_stage
+from stages.stores.latents import open_latents
+from stages.training.loop import Fitted, fit
+from stages.training.options import TrainingOptions
+from stages.training.prior_task import PriorTask
+
+OUTPUT = Path("data/prior")
+
+
+class Params(SecondStageParams):
+    """The sections this stage reads."""
+
+    seed: int = Field(ge=0)
+    device: Device
+    train_prior: TrainingOptions
+
+
+def train_prior(params: Params, run: Run) -> None:
+    """Fit the prior of the parameters and save its best weights."""
+    latents = open_latents(run.inputs["latents"].path)
+    device = resolve_device(params.device)
+    seed_everything(params.seed, "prior")
+    prior = build_second_stage(params, latents.spec, latents.num_classes)
+    task = PriorTask(prior, latents.split("train"), latents.split("validation"), params.seed)
+    if params.prior.trainable:
+        fitted = fit(task, params.train_prior, run, seed=params.seed, device=device)
+    else:
+        fitted = _as_it_is(task, device)
+    about = {
+        "latents": latents.artifact.digest,
+        "autoencoder": latents.autoencoder_digest,
+        "best_step": fitted.best_step,
+        "parameters": sum(p.numel() for p in prior.parameters()),
+    }
+    with new_artifact(OUTPUT, "prior", about) as folder:
+        save_second_stage(
+            folder, fitted.module, params, latents.autoencoder_digest, latents.artifact.digest
+        )
+        fitted.history.to_csv(folder / "history.csv", index=False)
+    run.tracker.log_file(OUTPUT / "history.csv")
+    run.tracker.log_model("prior", OUTPUT, open_artifact(OUTPUT, "prior").digest)
+
+
+def _as_it_is(task: PriorTask, device: torch.device) -> Fitted:
+    """A baseline has nothing to learn, but is judged on the same split."""
+    module = task.module.to(device).eval()
+    with torch.inference_mode():
+        validation = task.validate(module, device)
+    figures = {f"validation_{name}": value for name, value in validation.figures.items()}
+    return Fitted(module, pd.DataFrame([{"step": 0, **figures}]), best_step=0)
+
+
+if __name__ == "__main__":
+    run_stage("train_prior", Params, train_prior, inputs={"latents": Path("data/latents")})

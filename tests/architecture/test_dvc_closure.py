@@ -1,0 +1,83 @@
+"""DVC's dependencies are exactly the code a stage runs: nothing stale, nothing re-run in vain."""
+
+import pytest
+
+from stages.core.sections import read_yaml
+from tests.architecture.imports import PROJECT, closure
+
+DVC = read_yaml(PROJECT / "dvc.yaml")["stages"]
+# Files that load members by name, and the sections of params.yaml that name them.
+LOADERS = {
+    "stages/prepare.py": {"dataset": "datasets"},
+    "stages/assembly/first_stage.py": {
+        "autoencoder": "autoencoders",
+        "backbone": "backbones",
+        "bottleneck": "bottlenecks",
+        "likelihood": "likelihoods",
+    },
+    "stages/assembly/second_stage.py": {"prior": "priors", "head": "heads"},
+}
+PARAMS = [PROJECT / "params.yaml", *sorted((PROJECT / "pipelines/presets").glob("*.yaml"))]
+
+
+def code_of(stage, params):
+    """Files the stage runs with these parameters."""
+    files = closure(PROJECT / "stages" / f"{stage}.py")
+    names = {str(path.relative_to(PROJECT)) for path in files}
+    for loader, sections in LOADERS.items():
+        if loader in names:
+            members = [
+                PROJECT / "stages" / family / f"{params[section]['kind']}.py"
+                for section, family in sections.items()
+            ]
+            files |= closure(*members)
+    return {str(path.relative_to(PROJECT)) for path in files}
+
+
+def declared(stage, params):
+    """The stage's deps with ${section.kind} filled in."""
+    found = []
+    for dep in DVC[stage]["deps"]:
+        for section, value in params.items():
+            if isinstance(value, dict):
+                dep = dep.replace(f"${{{section}.kind}}", str(value.get("kind")))
+        found.append(dep)
+    return found
+
+
+@pytest.mark.parametrize("path", PARAMS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("stage", DVC)
+def test_every_file_a_stage_runs_is_a_dependency(stage, path):
+    params = read_yaml(PROJECT / "params.yaml") | read_yaml(path)
+    deps = declared(stage, params)
+    missing = [
+        name
+        for name in sorted(code_of(stage, params))
+        if not any(name == dep or name.startswith(f"{dep}/") for dep in deps)
+    ]
+    assert not missing, f"{stage}: add to deps in dvc.yaml: {missing}"
+
+
+@pytest.mark.parametrize("stage", DVC)
+def test_no_dependency_is_there_in_vain(stage):
+    params = read_yaml(PROJECT / "params.yaml")
+    code = code_of(stage, params)
+    vain = [
+        dep
+        for dep in declared(stage, params)
+        if dep.startswith("stages/") and not any(f == dep or f.startswith(f"{dep}/") for f in code)
+    ]
+    assert not vain, f"{stage}: not imported, so not a dependency: {vain}"
+
+
+@pytest.mark.parametrize("stage", DVC)
+def test_stages_follow_the_rules_of_the_seam(stage):
+    entry = DVC[stage]
+    assert entry["cmd"] == f"python -m stages.{stage}", "constant command: the run cache hashes it"
+    assert f"data/runs/{stage}.json" in entry["outs"]
+    assert not {"always_changed", "frozen"} & entry.keys()
+    assert all(isinstance(out, str) for out in entry["outs"]), "no persist, no uncached outs"
+
+
+def test_nothing_depends_on_the_run_markers():
+    assert not [d for s in DVC.values() for d in s["deps"] if d.startswith("data/runs")]

@@ -1,0 +1,117 @@
+"""Nearest vectors against brute force, k-means against its promise, counts in closed form."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from stages.nn import codebook as book
+
+
+def stream(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def brute_force(vectors, codebook):
+    distances = (vectors[:, None] - codebook[None]).square().sum(dim=-1)
+    return distances.argmin(dim=1), distances.min(dim=1).values
+
+
+def test_nearest_is_brute_force_across_chunks(monkeypatch):
+    monkeypatch.setattr(book, "_DISTANCES_AT_ONCE", 7 * 4)
+    vectors = torch.randn(50, 3, generator=stream())
+    codebook = torch.randn(7, 3, generator=stream(1))
+    codes, distances = book.nearest(vectors, codebook)
+    expected_codes, expected_distances = brute_force(vectors, codebook)
+    assert torch.equal(codes, expected_codes)
+    torch.testing.assert_close(distances, expected_distances, atol=1e-5, rtol=1e-5)
+
+
+def test_of_equal_entries_the_first_is_chosen():
+    codes, _ = book.nearest(torch.ones(4, 3), torch.ones(5, 3))
+    assert codes.tolist() == [0, 0, 0, 0]
+
+
+def test_neighbours_do_not_change_under_autocast():
+    # Entries differ by less than bfloat16 resolves at this magnitude.
+    codebook = 100 + 0.1 * torch.arange(6.0).repeat(2, 1).T
+    vectors = codebook[[4, 0, 5, 2]] + 0.01
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        codes, _ = book.nearest(vectors, codebook)
+    assert codes.tolist() == [4, 0, 5, 2]
+
+
+def test_straight_through_has_the_value_of_one_and_the_gradient_of_the_other():
+    latents = torch.randn(2, 3, requires_grad=True)
+    vectors = torch.randn(2, 3, requires_grad=True)
+    passed = book.straight_through(latents, vectors)
+    torch.testing.assert_close(passed, vectors)
+    cost = torch.randn(2, 3)
+    (passed * cost).sum().backward()
+    assert torch.equal(latents.grad, cost)
+    assert vectors.grad is None
+
+
+def test_vectors_are_read_in_raster_order():
+    latents = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
+    vectors = book.flat_vectors(latents)
+    assert torch.equal(vectors[1 * 20 + 2 * 5 + 3], latents[1, :, 2, 3])
+
+
+@pytest.mark.parametrize(("counts", "value"), [([5, 5, 5, 5], 4.0), ([9, 0, 0], 1.0)])
+def test_perplexity_of_even_and_of_single_use(counts, value):
+    assert book.perplexity(torch.tensor(counts)).item() == pytest.approx(value)
+
+
+def test_perplexity_is_the_exponential_of_the_entropy():
+    expected = math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    assert book.perplexity(torch.tensor([3, 1, 0])).item() == pytest.approx(expected)
+
+
+def test_counts_and_usage():
+    counts = book.code_counts(torch.tensor([[[0, 2], [2, 2]]]), 5)
+    assert counts.tolist() == [1, 0, 3, 0, 0]
+    assert book.code_usage(counts).item() == pytest.approx(2 / 5)
+
+
+def test_kmeans_never_raises_distortion_and_finds_separate_clusters():
+    centres = 10 * torch.eye(6, 8)
+    vectors = centres.repeat(20, 1) + 0.1 * torch.randn(120, 8, generator=stream())
+    distortions = [
+        book.nearest(vectors, book.kmeans(vectors, 6, n, stream(1))[0])[1].mean().item()
+        for n in range(6)
+    ]
+    assert all(after <= before + 1e-4 for before, after in itertools.pairwise(distortions))
+    # Every cluster has its own entry: what is left is the noise, 8 * 0.01.
+    assert distortions[-1] < 0.1
+
+
+def test_kmeans_of_repeated_vectors_leaves_no_code_unused():
+    # Half the vectors coincide, as those of a black background do.
+    vectors = torch.cat([torch.zeros(60, 3), torch.randn(60, 3, generator=stream())])
+    _, counts = book.kmeans(vectors, 16, 5, stream(1))
+    assert counts.sum() == 120
+    assert (counts > 0).all()
+
+
+def test_kmeans_of_fewer_vectors_than_codes():
+    vectors = torch.randn(3, 2, generator=stream())
+    centres, counts = book.kmeans(vectors, 8, 2, stream())
+    assert centres.shape == (8, 2)
+    assert counts.sum() == 3
+
+
+def test_revival_gives_each_dead_code_a_vector_of_its_own():
+    dead = torch.tensor([False, True, True, False, True])
+    recent = torch.arange(6.0)[:, None].repeat(1, 2)
+    moved, vectors = book.revival(dead, recent, stream())
+    assert torch.equal(moved, dead)
+    assert len(vectors[moved].unique(dim=0)) == 3
+    assert torch.equal(book.revival(dead, recent, stream())[1], vectors)
+
+
+def test_revival_moves_as_many_as_there_are_vectors():
+    moved, vectors = book.revival(torch.ones(5, dtype=torch.bool), torch.randn(2, 3), stream())
+    assert moved.tolist() == [True, True, False, False, False]
+    assert vectors.shape == (5, 3)

@@ -1,0 +1,131 @@
+"""The command line: one message per mistake, nothing left after an interruption, both pages."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.pipelines.trivial_line import MARK, PROJECT, Line, free_port, living
+
+PATIENCE = 120.0
+
+
+class Command:
+    """`python -m pipelines ...` in a workspace, with all it starts."""
+
+    def __init__(self, root: Path, mark: str, *arguments: str, **environment: str) -> None:
+        self.log = root / ".work" / f"{arguments[0]}-{time.monotonic_ns()}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pipelines", *arguments],
+                cwd=root,
+                env={**os.environ, "PYTHONPATH": str(PROJECT), MARK: mark, **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def wait_for(self, words: str) -> None:
+        wait_until(lambda: words in self.said() or self.process.poll() is not None)
+        assert words in self.said(), self.said()
+
+    def status(self) -> int:
+        return self.process.wait(timeout=PATIENCE)
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--set", "first.valu=x"], "did you mean 'first.value'?"),
+        (["run", "--set", "first.value"], "--set must be section.key=value"),
+        (["preset", "no-such"], "preset 'no-such': no such file"),
+    ],
+)
+def test_mistakes_are_one_message(
+    line: Line, mark: str, api_url: str, arguments: list[str], message: str
+) -> None:
+    command = Command(line.root, mark, *arguments, PREFECT_API_URL=api_url)
+    assert command.status() == 1
+    assert message in command.said()
+    assert "Traceback" not in command.said()
+
+
+def test_a_server_that_does_not_answer_is_named(line: Line, mark: str) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}/api"
+    command = Command(line.root, mark, "run", PREFECT_API_URL=nowhere)
+    assert command.status() == 1
+    assert nowhere in command.said()
+    assert "Traceback" not in command.said()
+
+
+def test_outside_a_project_it_says_so(tmp_path: Path, mark: str) -> None:
+    (tmp_path / ".work").mkdir()
+    command = Command(tmp_path, mark, "run")
+    assert command.status() == 1
+    assert "dvc.yaml" in command.said()
+
+
+def test_a_second_run_waits_and_goes_on_when_the_first_is_stopped(
+    line: Line, mark: str, api_url: str
+) -> None:
+    line.set(first="{value: one, sleep: 600}")
+    one = Command(line.root, mark, "run", PREFECT_API_URL=api_url)
+    one.wait_for("first begins")
+    two = Command(line.root, f"{mark}-two", "run", PREFECT_API_URL=api_url)
+    two.wait_for("waiting for")
+    assert f"process {one.process.pid}" in two.said()
+    line.set()
+    one.process.send_signal(signal.SIGTERM)
+    assert one.status() == 75, one.said()
+    assert living(mark) == []
+    assert "run the same command again" in one.said()
+    assert two.status() == 0, two.said()
+    assert line.value("third") == "three 5"
+
+
+def test_a_run_without_a_server_is_seen_later_on_the_page(
+    line: Line, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_HOME")
+    run = Command(line.root, mark, "run")
+    assert run.status() == 0, run.said()
+    for words in ("length", "2.5", "cm", "higher", "executed", "make ui"):
+        assert words in run.said()
+    assert living(mark) == []
+
+    ports = {"--prefect-port": free_port(), "--mlflow-port": free_port()}
+    pairs = [word for option, port in ports.items() for word in (option, str(port))]
+    ui = Command(line.root, mark, "ui", *pairs)
+    ui.wait_for("Ctrl-C stops both")
+    url = f"http://127.0.0.1:{ports['--prefect-port']}"
+    request = urllib.request.Request(
+        f"{url}/api/flow_runs/filter", b"{}", {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as response:
+        assert [found["state_name"] for found in json.load(response)] == ["Completed"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports['--mlflow-port']}/health") as response:
+        assert response.status == 200
+    # What runs meanwhile is shown at once, on the server that is up.
+    assert json.loads((line.root / ".work/servers/prefect.json").read_text()) == {
+        "PREFECT_API_URL": f"{url}/api"
+    }
+    ui.process.send_signal(signal.SIGTERM)
+    assert ui.status() == 0, ui.said()
+    assert living(mark) == []
+    assert not (line.root / ".work/servers/prefect.json").exists()

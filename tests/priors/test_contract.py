@@ -1,0 +1,145 @@
+"""What every prior promises, found by listing the files of the family."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import stages.priors.base
+from stages.assembly.second_stage import (
+    SecondStageParams,
+    build_second_stage,
+    load_second_stage,
+    save_second_stage,
+)
+from stages.bottlenecks.base import LatentSpec
+from stages.core.artifacts import new_artifact
+from stages.core.errors import ParamsError
+from stages.core.sections import parse_params
+from stages.heads.base import SamplerSettings
+from stages.priors.base import PriorOptions
+
+KINDS = sorted(
+    path.stem
+    for path in Path(stages.priors.base.__file__).parent.glob("*.py")
+    if path.stem not in ("__init__", "base")
+)
+SPECS = {
+    "codes": LatentSpec("codes", 2, 3, num_codes=5),
+    "continuous": LatentSpec("continuous", 2, 3, channels=4, scale=1.7),
+}
+HEADS = {
+    "codes": {"kind": "categorical"},
+    "continuous": {
+        "kind": "mixture",
+        "components": 3,
+        "std_floor": 1e-3,
+        "guidance_candidates": 2,
+    },
+}
+PRIORS = {
+    "transformer": {
+        "layers": 2,
+        "width": 16,
+        "num_heads": 2,
+        "dropout": 0.0,
+        "label_dropout": 0.1,
+    }
+}
+NUM_CLASSES, COUNT = 7, 3
+MODEL = SamplerSettings(temperature=1.0, top_k=0, top_p=1.0, guidance=1.0)
+CASES = [
+    (kind, stored)
+    for kind in KINDS
+    for stored in SPECS
+    if stored in PriorOptions.of_kind(kind).models
+]
+
+
+def parameters(kind, stored):
+    raw = {"prior": {"kind": kind, **PRIORS.get(kind, {})}, "head": HEADS[stored]}
+    return parse_params(SecondStageParams, raw, source="params.yaml", strict=True)
+
+
+def build(kind, stored):
+    torch.manual_seed(0)
+    return build_second_stage(parameters(kind, stored), SPECS[stored], NUM_CLASSES).eval()
+
+
+def random_latents(stored):
+    spec = SPECS[stored]
+    if stored == "codes":
+        return torch.randint(0, spec.num_codes, (COUNT, spec.grid_height, spec.grid_width))
+    return torch.randn(COUNT, spec.channels, spec.grid_height, spec.grid_width)
+
+
+def labels_for(prior):
+    return torch.arange(COUNT) if prior.num_classes else None
+
+
+@pytest.mark.parametrize(("kind", "stored"), CASES)
+def test_log_prob_and_loss_agree(kind, stored):
+    prior, latents = build(kind, stored), random_latents(stored)
+    prior.label_dropout = 0.0
+    nats = prior.log_prob(latents, labels_for(prior))
+    assert nats.shape == (COUNT,) and nats.dtype == torch.float32
+    per_token = -nats.mean() / prior.spec.tokens
+    torch.testing.assert_close(prior.loss(latents, labels_for(prior)), per_token)
+    torch.testing.assert_close(prior(latents, labels_for(prior)), per_token)
+
+
+@pytest.mark.parametrize(("kind", "stored"), CASES)
+def test_every_parameter_gets_a_finite_gradient(kind, stored):
+    prior = build(kind, stored)
+    assert bool(list(prior.parameters())) == PriorOptions.of_kind(kind).trainable
+    if PriorOptions.of_kind(kind).trainable:
+        prior.loss(random_latents(stored), labels_for(prior)).backward()
+    for name, parameter in prior.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert (parameter.grad != 0).any(), name
+
+
+@pytest.mark.parametrize(("kind", "stored"), CASES)
+def test_samples_are_latents_that_the_prior_can_judge(kind, stored):
+    prior = build(kind, stored)
+    uniforms = torch.rand(COUNT, *prior.noise_shape)
+    latents = prior.sample(labels_for(prior), uniforms, MODEL)
+    assert latents.shape == random_latents(stored).shape
+    assert latents.dtype == random_latents(stored).dtype
+    assert prior.log_prob(latents, labels_for(prior)).isfinite().all()
+    if stored == "codes":
+        assert 0 <= latents.min() and latents.max() < prior.spec.num_codes
+    assert torch.equal(latents, prior.sample(labels_for(prior), uniforms, MODEL))
+
+
+@pytest.mark.parametrize(("kind", "stored"), CASES)
+def test_the_whole_range_of_uniforms_gives_valid_latents(kind, stored):
+    prior = build(kind, stored)
+    for edge in (2.0**-25, 1 - 2.0**-24):
+        uniforms = torch.full((COUNT, *prior.noise_shape), edge)
+        latents = prior.sample(labels_for(prior), uniforms, MODEL)
+        assert prior.log_prob(latents, labels_for(prior)).isfinite().all()
+
+
+@pytest.mark.parametrize(("kind", "stored"), CASES)
+def test_a_saved_prior_comes_back_equal(kind, stored, tmp_path):
+    prior, latents = build(kind, stored), random_latents(stored)
+    with new_artifact(tmp_path / "prior", "prior", {}) as folder:
+        save_second_stage(folder, prior, parameters(kind, stored), "a" * 64, "b" * 64)
+    loaded = load_second_stage(tmp_path / "prior", torch.device("cpu"))
+    assert loaded.prior.spec == prior.spec and loaded.prior.num_classes == prior.num_classes
+    assert (loaded.autoencoder_digest, loaded.latents_digest) == ("a" * 64, "b" * 64)
+    assert loaded.params.model_dump() == parameters(kind, stored).model_dump()
+    labels = labels_for(prior)
+    assert torch.equal(loaded.prior.log_prob(latents, labels), prior.log_prob(latents, labels))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stored", SPECS)
+def test_latents_it_cannot_model_are_refused(kind, stored):
+    if (kind, stored) in CASES:
+        return
+    with pytest.raises(
+        ParamsError, match=f"prior.kind: '{kind}' .* the bottleneck stores {stored}"
+    ):
+        build(kind, stored)

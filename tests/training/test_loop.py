@@ -1,0 +1,134 @@
+"""Exact resume, early stopping, divergence, and the order in which data are seen."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from stages.core.errors import DivergenceError, Interrupted
+from stages.training.checkpoint import read_checkpoint, write_checkpoint
+from stages.training.loop import _Training, fit
+from stages.training.optimization import learning_rate, make_optimizer
+from tests.training.regression import Regression, options, run_in
+
+CPU = torch.device("cpu")
+
+
+def train(folder, task=None, **changes):
+    task = task or Regression()
+    return fit(task, options(**changes), run_in(folder, task), seed=1, device=CPU)
+
+
+def assert_same(first, second):
+    for name, tensor in first.module.state_dict().items():
+        assert torch.equal(tensor, second.module.state_dict()[name]), name
+    pd.testing.assert_frame_equal(first.history, second.history, check_exact=True)
+
+
+def test_twice_half_is_one_whole_bit_for_bit(tmp_path):
+    whole = train(tmp_path / "whole")
+    for stop_at in (1, 23, 40):
+        folder = tmp_path / str(stop_at)
+        with pytest.raises(Interrupted, match="run again to go on"):
+            train(folder, Regression(stop_at=stop_at))
+        assert_same(whole, train(folder))
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path):
+    whole = train(tmp_path / "whole")
+    folder = tmp_path / "damaged"
+    with pytest.raises(Interrupted):
+        train(folder, Regression(stop_at=20), checkpoint_seconds=1e-9)
+    newest = folder / "checkpoint.pt"
+    newest.write_bytes(newest.read_bytes()[:-2000])
+    assert read_checkpoint(folder)["state"]["step"] == 19
+    assert_same(whole, train(folder))
+
+
+def test_both_checkpoints_damaged_starts_over(tmp_path, capsys):
+    for _ in range(2):
+        write_checkpoint(tmp_path, {"step": 1})
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        (tmp_path / name).write_bytes(b"torn")
+    assert read_checkpoint(tmp_path) is None
+    assert capsys.readouterr().err.count("damaged checkpoint passed over") == 2
+
+
+PROGRAM = """
+import sys, pathlib, torch
+from stages.training.loop import fit
+from tests.training.regression import Regression, options, run_in
+task = Regression(pause=0.02)
+folder = pathlib.Path(sys.argv[1])
+fitted = fit(task, options(checkpoint_seconds=0.05), run_in(folder, task), seed=1,
+             device=torch.device("cpu"))
+torch.save(fitted.module.state_dict(), folder / "result.pt")
+"""
+
+
+def test_kill_9_at_any_moment_then_go_on(tmp_path, project):
+    whole = train(tmp_path / "whole")
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    command = [sys.executable, "-c", PROGRAM, str(folder)]
+    for least in (1, 2):
+        process = subprocess.Popen(command, cwd=project)
+        seen: set[int] = set()
+        while len(seen) < 2 + least and process.poll() is None:
+            state = read_checkpoint(folder)
+            seen |= {state["state"]["step"]} if state else set()
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (folder / "result.pt").exists()
+    subprocess.run(command, cwd=project, check=True)
+    result = torch.load(folder / "result.pt")
+    for name, tensor in whole.module.state_dict().items():
+        assert torch.equal(tensor, result[name]), name
+
+
+def test_divergence_names_step_and_last_checkpoint(tmp_path):
+    with pytest.raises(DivergenceError, match="at step 29: .*last good checkpoint: step 29"):
+        train(tmp_path, Regression(poison_at=30), checkpoint_seconds=1e-9)
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path):
+    task = Regression()
+    task.validations = [3.0, 1.0, 2.0, 2.5, 0.0, 0.0]
+    fitted = train(tmp_path, task, patience=2)
+    assert fitted.best_step == 20
+    assert fitted.history["step"].max() == 40
+    best = train(tmp_path / "best", None, steps=60)
+    assert not torch.equal(fitted.module[0].weight, best.module[0].weight)
+
+
+def test_every_epoch_sees_every_row_once(tmp_path):
+    task = Regression()
+    training = _Training(task, options(), run_in(tmp_path, task), 1, CPU)
+    rows = np.concatenate([training._rows(step) for step in range(31)])
+    for epoch in range(7):
+        assert sorted(rows[31 * epoch : 31 * (epoch + 1)]) == list(range(31))
+    assert not np.array_equal(rows[:31], rows[31:62])
+
+
+def test_learning_rate_is_the_documented_curve():
+    plan = options(steps=105, warmup_steps=5)
+    assert learning_rate(0, plan) == pytest.approx(1e-2 / 5)
+    assert learning_rate(5, plan) == pytest.approx(1e-2)
+    assert learning_rate(104, plan) == pytest.approx(1e-4)
+    middle = 1e-4 + (1e-2 - 1e-4) * (1 + math.cos(math.pi * 0.5050505)) / 2
+    assert learning_rate(55, plan) == pytest.approx(middle, rel=1e-5)
+    linear = options(steps=105, warmup_steps=5, decay="linear")
+    assert learning_rate(55, linear) == pytest.approx(1e-4 + (1e-2 - 1e-4) * (1 - 50 / 99))
+
+
+def test_weight_decay_spares_biases():
+    groups = make_optimizer(Regression().module, options()).param_groups
+    assert [(g["weight_decay"], len(g["params"])) for g in groups] == [(0.01, 2), (0.0, 2)]
