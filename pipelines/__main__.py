@@ -1,0 +1,218 @@
+"""The line from the command line: run it, choose its parameters, look at it.
+
+    python -m pipelines run [--preset NAME] [--set section.key=value ...] [--stages STAGE ...]
+    python -m pipelines preset NAME [--set section.key=value ...]     only writes params.yaml
+    python -m pipelines presets                                       lists the presets
+    python -m pipelines ui                                            opens both pages
+
+Exit status: 0 done; 1 a mistake to mend, told in one message; 75 interrupted, run again to go on.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import stages.core.quiet  # noqa: F401
+from pipelines.figures import picture_folders, report
+from pipelines.params_overlay import apply_overlay, parse_override, presets
+from pipelines.servers import (
+    mlflow_server,
+    prefect_api,
+    prefect_server,
+    running,
+    show_api,
+    use_project_home,
+)
+from pipelines.workspace_lock import hold_workspace
+from stages.core.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    LatentlineError,
+    ParamsError,
+)
+
+if TYPE_CHECKING:
+    from pipelines.two_stage import LineResult
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    # Also when the terminal is closed: what is started here has sessions of its own, which the
+    # terminal's end does not reach.
+    previous = {n: signal.signal(n, _interrupt) for n in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        return command(options)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except LatentlineError as error:
+        print(error, file=sys.stderr)
+        return int(getattr(error, "exit_status", EXIT_USER_ERROR))
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipelines", description="Latentline's flows.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="bring the line up to date, as a Prefect flow")
+    run.set_defaults(command=_run)
+    run.add_argument("--preset", metavar="NAME", help="write this preset into params.yaml first")
+    run.add_argument("--stages", nargs="+", default=[], metavar="STAGE", help="up to these only")
+    run.add_argument("--force", action="store_true", help="run them though nothing changed")
+
+    preset = commands.add_parser("preset", help="write a preset into params.yaml, run nothing")
+    preset.set_defaults(command=_preset)
+    preset.add_argument("preset", metavar="NAME")
+    for with_values in (run, preset):
+        with_values.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="SECTION.KEY=VALUE",
+            help="write one value into params.yaml; may be given more than once",
+        )
+
+    commands.add_parser("presets", help="list the presets").set_defaults(command=_presets)
+
+    ui = commands.add_parser("ui", help="open the pages of Prefect and MLflow on this machine")
+    ui.set_defaults(command=_ui)
+    ui.add_argument("--prefect-port", type=int, default=4200, metavar="PORT")
+    ui.add_argument("--mlflow-port", type=int, default=5000, metavar="PORT")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    root = _project_root()
+    config = {
+        "preset": options.preset,
+        "set": _overrides(options),
+        "stages": options.stages,
+        "force": options.force,
+    }
+    use_project_home(root)
+    with prefect_api(root):
+        # Not before: prefect reads the environment when it is imported.
+        from pipelines.two_stage import LineConfig, two_stage
+
+        result = two_stage(LineConfig(**config))
+    _print_result(result, root)
+    return 0
+
+
+def _preset(options: argparse.Namespace) -> int:
+    root = _project_root()
+    with hold_workspace(root, "python -m pipelines preset", print):
+        if not apply_overlay(root, options.preset, _overrides(options), print):
+            print("params.yaml says so already")
+    return 0
+
+
+def _presets(options: argparse.Namespace) -> int:
+    for name, about in presets().items():
+        print(f"{name:24} {about}")
+    return 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    root = _project_root()
+    use_project_home(root)
+    choices = (
+        ("PREFECT_API_URL", prefect_server, options.prefect_port),
+        ("MLFLOW_TRACKING_URI", mlflow_server, options.mlflow_port),
+    )
+    with ExitStack() as stack:
+        processes = []
+        for variable, describe, port in choices:
+            given = os.environ.get(variable, "")
+            if given.startswith("http"):
+                print(f"{variable} is {given}: look there; no such server is started here")
+                continue
+            server = describe(root, port)
+            print(f"{server.name}: starting", flush=True)
+            processes.append((server, stack.enter_context(running(server, root))))
+            print(f"{server.name}: {server.url}", flush=True)
+            if variable == "PREFECT_API_URL":
+                show_api(root, server.environment[variable])
+                stack.callback(show_api, root, None)
+        print("Ctrl-C stops both", flush=True)
+        try:
+            while processes and all(process.poll() is None for _, process in processes):
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            return 0
+        for server, process in processes:
+            if process.poll() is not None:
+                raise LatentlineError(f"{server.name} ended by itself; see {server.log}")
+    return 0
+
+
+def _project_root() -> Path:
+    root = Path.cwd()
+    if not (root / "dvc.yaml").is_file():
+        raise ParamsError(f"{root} holds no dvc.yaml; run from the root of the project")
+    return root
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    return dict(parse_override(text) for text in options.set)
+
+
+def _print_result(result: "LineResult", root: Path) -> None:
+    # Beyond a terminal's width the columns would be cut; a log file has no width.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    what_ran = _table("stage", "outcome", ">seconds", "MLflow run")
+    for stage in result.stages:
+        what_ran.add_row(stage.stage, stage.outcome, f"{stage.seconds:.1f}", stage.run_id or "")
+    console.print(what_ran)
+    if result.figures:
+        reached = _table("figure", ">value", "unit", "better", ">N")
+        for figure in result.figures:
+            n = str(figure.n)
+            reached.add_row(figure.name, f"{figure.value:.5g}", figure.unit, figure.better, n)
+        console.print(reached)
+    places = {
+        "report": report(root),
+        "pictures": ", ".join(str(folder.relative_to(root)) for folder in picture_folders(root)),
+        "this run in MLflow": result.record_url,
+        "pages": "`make ui` opens Prefect (http://127.0.0.1:4200) and MLflow (http://127.0.0.1:5000)",
+    }
+    for name, place in places.items():
+        if place:
+            shown = place.relative_to(root) if isinstance(place, Path) else place
+            console.print(f"{name}: {shown}", highlight=False, soft_wrap=True)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        numbers = column.startswith(">")
+        table.add_column(
+            column.removeprefix(">"), justify="right" if numbers else "left", overflow="fold"
+        )
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""The servers behind the two pages: Prefect's (runs) and MLflow's (records), on this machine only.
+
+Both work on the data of the project, `.work/prefect` and `mlflow.db`, so they show the runs of
+yesterday too. They listen on the loopback interface: neither asks who is there.
+
+A run started by hand needs a Prefect server. It uses, in this order: the one PREFECT_API_URL
+names; the one `python -m pipelines ui` has started here; one of its own for as long as it runs.
+Differs: from Prefect's ephemeral server only in that it sits in a session of its own, so Ctrl-C
+reaches the run first and the server can still be told how the run ended.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import stages.core.quiet  # noqa: F401
+from pipelines.runner import end_session, start_session
+from pipelines.workspace_lock import hold
+from stages.core.errors import LatentlineError
+from stages.core.store import experiment_name, open_experiment, opened_store, tracking_uri
+
+__all__ = [
+    "Server",
+    "mlflow_server",
+    "prefect_api",
+    "prefect_server",
+    "running",
+    "use_project_home",
+]
+
+STARTUP_SECONDS = 90.0
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server to start."""
+
+    name: str
+    command: list[str]
+    url: str
+    """Its page."""
+    health: str
+    """Answers 200 once it is up."""
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def use_project_home(root: Path) -> None:
+    """Keep Prefect's data in the project, unless the user has a server or a home for them.
+
+    Call before prefect is imported: it reads the environment then.
+    """
+    if not os.environ.get("PREFECT_API_URL"):
+        os.environ.setdefault("PREFECT_HOME", str(root / ".work" / "prefect"))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
+
+
+def prefect_server(root: Path, port: int) -> Server:
+    """Prefect's server with its page and schedules, on the data of PREFECT_HOME."""
+    url = f"http://{LOOPBACK}:{port}"
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "server", "start"]
+    return Server(
+        name="Prefect",
+        command=[*command, "--host", LOOPBACK, "--port", str(port)],
+        url=url,
+        health=f"{url}/api/health",
+        log=root / ".work" / "servers" / f"prefect-{port}.log",
+        environment={"PREFECT_API_URL": f"{url}/api"},
+    )
+
+
+def mlflow_server(root: Path, port: int) -> Server:
+    """MLflow's server on the project's own store, which is made here if there is none yet."""
+    uri = tracking_uri(root)
+    # Under the store's lock: a run that begins just now would make the same tables.
+    with opened_store(uri) as client:
+        open_experiment(client, uri, experiment_name(), root)
+    url = f"http://{LOOPBACK}:{port}"
+    options = {
+        "--backend-store-uri": uri,
+        "--artifacts-destination": str(root / "mlartifacts"),
+        "--host": LOOPBACK,
+        "--port": str(port),
+        "--workers": "1",
+    }
+    pairs = [word for option in options.items() for word in option]
+    return Server(
+        name="MLflow",
+        command=[sys.executable, "-m", "mlflow", "server", *pairs],
+        url=url,
+        health=f"{url}/health",
+        log=root / ".work" / "servers" / f"mlflow-{port}.log",
+        # The job runner is 240 MB for features nothing here uses.
+        environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+    )
+
+
+@contextmanager
+def running(server: Server, root: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a server, wait until it answers, and end it with all its processes afterwards.
+
+    Yields:
+        The server's process.
+
+    Raises:
+        LatentlineError: If the port is taken or the server does not come up.
+    """
+    port = int(server.url.rpartition(":")[2])
+    if not _is_free(port):
+        raise LatentlineError(
+            f"{server.name}: port {port} of this machine is taken; stop what uses it or choose "
+            "another port (python -m pipelines ui --help)"
+        )
+    server.log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, **server.environment}
+    # One start at a time: two servers that find no database both make one, and it stays broken.
+    with server.log.open("wb") as log, hold(root / ".work" / "servers" / "start.lock"):
+        process = start_session(server.command, cwd=root, env=environment, output=log.fileno())
+        try:
+            _wait_until_up(server, process)
+        except BaseException:
+            end_session(process)
+            raise
+    try:
+        yield process
+    finally:
+        end_session(process)
+
+
+@contextmanager
+def prefect_api(root: Path) -> Iterator[str]:
+    """The API of a Prefect server that is up, set as PREFECT_API_URL; see the module's text.
+
+    Raises:
+        LatentlineError: If PREFECT_API_URL names a server that does not answer.
+    """
+    given = os.environ.get("PREFECT_API_URL")
+    if given:
+        if not answers(f"{given.rstrip('/')}/health"):
+            raise LatentlineError(
+                f"PREFECT_API_URL is {given}, but no server answers there; start it or unset "
+                "PREFECT_API_URL to run without one"
+            )
+        yield given
+        return
+    shown = _shown(root)
+    if shown is not None:
+        os.environ["PREFECT_API_URL"] = shown
+        yield shown
+        return
+    server = prefect_server(root, _free_port())
+    with running(server, root):
+        os.environ.update(server.environment)
+        yield server.environment["PREFECT_API_URL"]
+
+
+def show_api(root: Path, url: str | None) -> None:
+    """Tell runs of this project that a Prefect server is up at `url`, or (None) no longer is."""
+    note = _note(root)
+    if url is None:
+        note.unlink(missing_ok=True)
+    else:
+        note.write_text(json.dumps({"PREFECT_API_URL": url}))
+
+
+def _note(root: Path) -> Path:
+    return root / ".work" / "servers" / "prefect.json"
+
+
+def _shown(root: Path) -> str | None:
+    try:
+        url = json.loads(_note(root).read_text())["PREFECT_API_URL"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return url if answers(f"{url}/health") else None
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 200 within a few seconds."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def _wait_until_up(server: Server, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while not answers(server.health):
+        if process.poll() is not None or time.monotonic() > deadline:
+            ended = process.poll() is not None
+            how = f"ended with status {process.returncode}" if ended else "does not answer"
+            last = server.log.read_text(errors="replace").splitlines()[-15:]
+            raise LatentlineError("\n".join([f"{server.name} {how}; see {server.log}", *last]))
+        time.sleep(0.1)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do: a port is not taken because connections of its last owner linger.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
