@@ -9,6 +9,7 @@ Exit status: 0 done; 1 a mistake to mend, told in one message; 75 interrupted, r
 """
 
 import argparse
+import atexit
 import os
 import signal
 import sys
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = options.command
     # Also when the terminal is closed: what is started here has sessions of its own, which the
     # terminal's end does not reach.
-    previous = {n: signal.signal(n, _interrupt) for n in (signal.SIGTERM, signal.SIGHUP)}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         return command(options)
     except KeyboardInterrupt:
@@ -63,9 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LatentlineError as error:
         print(error, file=sys.stderr)
         return int(getattr(error, "exit_status", EXIT_USER_ERROR))
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -112,11 +111,15 @@ def _run(options: argparse.Namespace) -> int:
         "force": options.force,
     }
     use_project_home(root)
-    with prefect_api(root):
-        # Not before: prefect reads the environment when it is imported.
-        from pipelines.two_stage import LineConfig, two_stage
+    servers = ExitStack()
+    # Exit handlers run last first: Prefect's, registered when it is imported, still send the end
+    # of the logs, and would try for minutes if their server were gone.
+    atexit.register(servers.close)
+    servers.enter_context(prefect_api(root))
+    # Not before: prefect reads the environment when it is imported.
+    from pipelines.two_stage import LineConfig, two_stage
 
-        result = two_stage(LineConfig(**config))
+    result = two_stage(LineConfig(**config))
     _print_result(result, root)
     return 0
 

@@ -50,7 +50,8 @@ def preset_path(name: str) -> Path:
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ParamsError(f"preset {name!r}: no such file; {hint}there are: {', '.join(known)}")
+        there_are = ", ".join(known) or "none"
+        raise ParamsError(f"preset {name!r}: no such file; {hint}there are: {there_are}")
     return PRESETS / f"{name}.yaml"
 
 

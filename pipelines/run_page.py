@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
-from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from pydantic import BaseModel
 
 from pipelines.figures import Figure
@@ -52,7 +52,9 @@ def publish(
         if figures:
             create_markdown_artifact(figures_table(figures), key="figures", description="Figures")
         if picture is not None:
-            create_image_artifact(_data_uri(picture), key="samples", description="Samples")
+            # Not an image artifact: the page would show the whole data URI beneath it.
+            shown = f"![samples]({_data_uri(picture)})"
+            create_markdown_artifact(shown, key="samples", description="Samples")
     except Exception as error:
         warn(f"the run's page is incomplete: {type(error).__name__}: {error}")
 

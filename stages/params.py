@@ -18,7 +18,7 @@ from stages.core.errors import EXIT_USER_ERROR, LatentlineError, ParamsError
 from stages.core.sections import PARAMS_PATH, load_member, parse_params, read_yaml
 from stages.datasets.base import DatasetOptions
 from stages.encode import EncodeOptions
-from stages.evaluate import EvaluateOptions
+from stages.evaluation.options import EvaluateOptions
 from stages.priors.base import Prior
 from stages.sampling.options import SamplingOptions
 from stages.training.options import TrainingOptions

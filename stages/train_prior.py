@@ -52,7 +52,12 @@ def train_prior(params: Params, run: Run) -> None:
     }
     with new_artifact(OUTPUT, "prior", about) as folder:
         save_second_stage(
-            folder, fitted.module, params, latents.autoencoder_digest, latents.artifact.digest
+            folder,
+            fitted.module,
+            params,
+            latents.autoencoder_digest,
+            latents.artifact.digest,
+            latents.class_names,
         )
         fitted.history.to_csv(folder / "history.csv", index=False)
     run.tracker.log_file(OUTPUT / "history.csv")

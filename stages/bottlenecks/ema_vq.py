@@ -60,7 +60,8 @@ class EMAVQOptions(BottleneckOptions):
     commitment_weight: float = Field(ge=0)
     """Weight of the pull of vectors to their entries."""
     decay: float = Field(ge=0, lt=1)
-    """Of the moving averages, per step; 0.99 in the paper."""
+    """Of the moving averages, per step: entries lag 1 / (1 - decay) steps behind their vectors;
+    0.99 in the paper, less for a training of few steps."""
     revive_below: float = Field(ge=0, lt=1)
     """An entry used less than this share of uniform use is moved onto a recent vector; 0: never."""
     kmeans_iterations: int = Field(ge=0)
@@ -95,18 +96,18 @@ class EMAVectorQuantizer(Bottleneck):
         self.register_buffer("codebook", torch.randn(options.num_codes, options.dim))
         self.register_buffer("cluster_size", torch.ones(options.num_codes))
         self.register_buffer("vector_sums", self.codebook.clone())
-        self._recent: Tensor | None = None
+        self._recent: tuple[Tensor, Tensor] | None = None
 
     def forward(self, features: Features, generator: torch.Generator | None = None) -> Bottlenecked:
         """Quantize, with the commitment loss; in training, the codebook follows afterwards."""
         with torch.autocast(features.device.type, enabled=False):
             latents = self.project_in(features.float())
-            codes = self._codes(latents)
+            codes, distances = self._nearest(latents)
             vectors = self._vectors(codes)
             commitment_loss = F.mse_loss(latents, vectors)
             quantized = self.project_out(straight_through(latents, vectors))
             if self.training:
-                self._follow(flat_vectors(latents.detach()), codes.flatten())
+                self._follow(codes.flatten(), flat_vectors(latents.detach()), distances)
         return Bottlenecked(
             features=quantized,
             rate=latents.new_zeros(len(latents)),
@@ -121,22 +122,23 @@ class EMAVectorQuantizer(Bottleneck):
     def encode(self, features: Features) -> Codes:
         """The code of each cell."""
         with torch.autocast(features.device.type, enabled=False):
-            return self._codes(self.project_in(features.float()))
+            return self._nearest(self.project_in(features.float()))[0]
 
     def decode(self, latents: Codes) -> Features:
         """Features of the codes' entries."""
         with torch.autocast(latents.device.type, enabled=False):
             return self.project_out(self._vectors(latents))
 
-    def _codes(self, latents: Tensor) -> Codes:
+    def _nearest(self, latents: Tensor) -> tuple[Codes, Tensor]:
         batch, _, rows, columns = latents.shape
-        return nearest(flat_vectors(latents), self.codebook)[0].view(batch, rows, columns)
+        codes, distances = nearest(flat_vectors(latents), self.codebook)
+        return codes.view(batch, rows, columns), distances
 
     def _vectors(self, codes: Codes) -> Tensor:
         return F.embedding(codes, self.codebook).permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def _follow(self, vectors: Tensor, codes: Tensor) -> None:
+    def _follow(self, codes: Tensor, vectors: Tensor, distances: Tensor) -> None:
         counts = sum_over_processes(code_counts(codes, len(self.codebook)))
         sums = torch.zeros_like(self.vector_sums).index_add_(0, codes, vectors)
         pull = 1 - self.options.decay
@@ -147,7 +149,7 @@ class EMAVectorQuantizer(Bottleneck):
             (self.cluster_size + _SMOOTHING) * total / (total + len(self.codebook) * _SMOOTHING)
         )
         self.codebook.copy_(self.vector_sums / smoothed[:, None])
-        self._recent = vectors
+        self._recent = vectors, distances
 
     @torch.no_grad()
     def start_from_data(self, features: Features, generator: torch.Generator) -> None:
@@ -169,7 +171,7 @@ class EMAVectorQuantizer(Bottleneck):
             return
         uniform = self.cluster_size.mean()
         dead = self.cluster_size < self.options.revive_below * uniform
-        moved, vectors = revival(dead, self._recent, generator)
+        moved, vectors = revival(dead, *self._recent, generator)
         # N of a uniformly used entry: time to be chosen before it is judged again.
         codebook = torch.where(moved[:, None], from_first_process(vectors), self.codebook)
         self.cluster_size.copy_(torch.where(moved, uniform, self.cluster_size))

@@ -85,19 +85,19 @@ class VectorQuantizer(Bottleneck):
         self.project_out = features_from_latents("spatial", features, options.dim)
         self.codebook = nn.Parameter(torch.randn(options.num_codes, options.dim))
         self.register_buffer("use", torch.full((options.num_codes,), 1.0 / options.num_codes))
-        self._recent: Tensor | None = None
+        self._recent: tuple[Tensor, Tensor] | None = None
 
     def forward(self, features: Features, generator: torch.Generator | None = None) -> Bottlenecked:
         """Quantize, with both losses; in training, use is counted."""
         with torch.autocast(features.device.type, enabled=False):
             latents = self.project_in(features.float())
-            codes = self._codes(latents)
+            codes, distances = self._nearest(latents)
             vectors = self._vectors(codes)
             commitment_loss = F.mse_loss(latents, vectors.detach())
             codebook_loss = F.mse_loss(vectors, latents.detach())
             quantized = self.project_out(straight_through(latents, vectors))
         if self.training:
-            self._observe(flat_vectors(latents.detach()), codes)
+            self._observe(codes, flat_vectors(latents.detach()), distances)
         return Bottlenecked(
             features=quantized,
             rate=latents.new_zeros(len(latents)),
@@ -112,25 +112,26 @@ class VectorQuantizer(Bottleneck):
     def encode(self, features: Features) -> Codes:
         """The code of each cell."""
         with torch.autocast(features.device.type, enabled=False):
-            return self._codes(self.project_in(features.float()))
+            return self._nearest(self.project_in(features.float()))[0]
 
     def decode(self, latents: Codes) -> Features:
         """Features of the codes' entries."""
         with torch.autocast(latents.device.type, enabled=False):
             return self.project_out(self._vectors(latents))
 
-    def _codes(self, latents: Tensor) -> Codes:
+    def _nearest(self, latents: Tensor) -> tuple[Codes, Tensor]:
         batch, _, rows, columns = latents.shape
-        return nearest(flat_vectors(latents), self.codebook)[0].view(batch, rows, columns)
+        codes, distances = nearest(flat_vectors(latents), self.codebook)
+        return codes.view(batch, rows, columns), distances
 
     def _vectors(self, codes: Codes) -> Tensor:
         return F.embedding(codes, self.codebook).permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def _observe(self, vectors: Tensor, codes: Codes) -> None:
+    def _observe(self, codes: Codes, vectors: Tensor, distances: Tensor) -> None:
         counts = sum_over_processes(code_counts(codes, self.options.num_codes))
         self.use.lerp_(counts / counts.sum(), 1 - self.options.decay)
-        self._recent = vectors
+        self._recent = vectors, distances
 
     @torch.no_grad()
     def start_from_data(self, features: Features, generator: torch.Generator) -> None:
@@ -150,7 +151,7 @@ class VectorQuantizer(Bottleneck):
             return
         uniform = 1 / self.options.num_codes
         dead = self.use < self.options.revive_below * uniform
-        moved, vectors = revival(dead, self._recent, generator)
+        moved, vectors = revival(dead, *self._recent, generator)
         self.codebook.copy_(torch.where(moved[:, None], from_first_process(vectors), self.codebook))
         # The use of a uniformly used entry: time to be chosen before it is judged again.
         self.use.masked_fill_(moved, uniform)

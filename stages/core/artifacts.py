@@ -138,13 +138,13 @@ def open_artifact(path: Path, type: str) -> Artifact:
         files, about, found = content["files"], content["about"], content["type"]
     except FileNotFoundError:
         raise ArtifactError(
-            f"{path}: a {type} artifact must be here (no {MANIFEST}); "
+            f"{path}: the {type} artifact must be here (no {MANIFEST}); "
             "run the stage that writes it, or `dvc repro`"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{manifest}: unreadable ({error}); {_mend(path)}") from None
     if found != type:
-        raise ArtifactError(f"{path}: must be a {type} artifact, is {found!r}")
+        raise ArtifactError(f"{path}: must be an artifact of type {type!r}, is {found!r}")
     for name, entry in files.items():
         size = (path / name).stat().st_size if (path / name).is_file() else None
         if size != entry["bytes"]:

@@ -36,8 +36,11 @@ def resolve_device(device: Device) -> torch.device:
     else:
         there = ", ".join(name for name, there in available.items() if there)
         raise ParamsError(f"device: {device!r} is not available on this machine; there is: {there}")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
+    if chosen == "cuda":
+        # On a CPU the same build adds in the same order anyway, and this switch would turn the
+        # fast convolutions off (four times slower).
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
     return torch.device(chosen)
 
 

@@ -100,13 +100,14 @@ def _run(
     inputs: Mapping[str, Path],
 ) -> None:
     raw = read_yaml(PARAMS_PATH)
+    params = parse_params(params_type, raw, source=str(PARAMS_PATH), strict=False)
+    code = _code_digest()
     # The whole file is checked before any work is lost to a mistake in a later section. By name
     # and not by import: the check can only refuse, never change a byte, so the code of the later
     # sections is no dependency of this stage.
     importlib.import_module("stages.params").check(raw, source=str(PARAMS_PATH))
-    params = parse_params(params_type, raw, source=str(PARAMS_PATH), strict=False)
     opened = {type: open_artifact(path, type) for type, path in inputs.items()}
-    with _locked_work_folder(stage, _key(stage, params, opened)) as work, stop_on_signals() as stop:
+    with _locked_work_folder(stage, _key(stage, params, opened, code)) as work, stop_on_signals() as stop:
         tracker = open_tracker(stage, work)
         tracker.log_params(params.model_dump(mode="json"))
         for artifact in opened.values():
@@ -121,21 +122,27 @@ def _run(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _key(stage: str, params: Section, inputs: Mapping[str, Artifact]) -> str:
-    """Name of all that shapes the trajectory: parameters, input bytes, code."""
-    code = hashlib.sha256()
+def _code_digest() -> str:
+    """Digest of our modules loaded so far: the program and the members its parameters name."""
     root = Path(__file__).resolve().parents[1]
-    for module in sorted(
+    files = {
         Path(file)
         for module in list(sys.modules.values())
         if (file := getattr(module, "__file__", None)) and Path(file).is_relative_to(root)
-    ):
-        code.update(module.read_bytes())
+    }
+    code = hashlib.sha256()
+    for file in sorted(files):
+        code.update(file.read_bytes())
+    return code.hexdigest()
+
+
+def _key(stage: str, params: Section, inputs: Mapping[str, Artifact], code: str) -> str:
+    """Name of all that shapes the trajectory: parameters, input bytes, code."""
     parts = {
         "stage": stage,
         "params": params.model_dump(mode="json"),
         "inputs": {type: artifact.digest for type, artifact in inputs.items()},
-        "code": code.hexdigest(),
+        "code": code,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -9,7 +9,7 @@ the small differences between large distances).
 
 Start by k-means (Lancucki et al. 2020 show what a random start costs). Dead codes: a code that no
 vector chooses gets no gradient and stays dead; it is moved onto a vector the encoder gave lately
-(Jukebox, Dhariwal et al. 2020, "random restarts").
+(Jukebox, Dhariwal et al. 2020, "random restarts"), and rather onto one that is served badly.
 """
 
 import torch
@@ -120,20 +120,31 @@ def kmeans(
 
 
 def revival(
-    dead: Bool[Tensor, " codes"], vectors: Vectors, generator: torch.Generator
+    dead: Bool[Tensor, " codes"],
+    vectors: Vectors,
+    distances: Float[Tensor, " vectors"],
+    generator: torch.Generator,
 ) -> tuple[Bool[Tensor, " codes"], Codebook]:
     """A different recent vector for each dead code, as far as there are vectors.
+
+    A vector is drawn with a probability proportional to its squared distance (as the starts of
+    k-means++, Arthur & Vassilvitskii 2007): one that is served well already, such as the
+    thousandth copy of a plain background, would make another dead code.
 
     Args:
         dead: Codes to move.
         vectors: What the encoder gave lately.
+        distances: Their squared distances to their codes.
         generator: Chooses among them.
 
     Returns:
         The codes that get a vector, and one vector per code (meaningless for the others).
     """
-    order = torch.randperm(len(vectors), generator=generator, device=generator.device)
+    uniform = torch.rand(len(vectors), generator=generator, device=generator.device)
+    # The k first of independent exponential arrivals are k draws without replacement.
+    arrival = -torch.log(uniform.to(vectors.device)) / distances.clamp_min(1e-12)
+    chosen = arrival.topk(min(len(dead), len(vectors)), largest=False).indices
     # Masks and not lists of indices: a list would make an accelerator wait at every step.
     turn = dead.cumsum(0) - 1
-    moved = dead & (turn < len(vectors))
-    return moved, vectors[order.to(vectors.device)[turn.clamp(0, len(vectors) - 1)]]
+    moved = dead & (turn < len(chosen))
+    return moved, vectors[chosen[turn.clamp(0, len(chosen) - 1)]]

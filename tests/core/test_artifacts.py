@@ -35,10 +35,10 @@ def test_a_failure_leaves_what_was_there(tmp_path):
 
 
 def test_missing_and_foreign(tmp_path):
-    with pytest.raises(ArtifactError, match="a toy artifact must be here.*dvc repro"):
+    with pytest.raises(ArtifactError, match="the toy artifact must be here.*dvc repro"):
         open_artifact(tmp_path / "nothing", "toy")
     write(tmp_path / "a")
-    with pytest.raises(ArtifactError, match="must be a latents artifact, is 'toy'"):
+    with pytest.raises(ArtifactError, match="must be an artifact of type 'latents', is 'toy'"):
         open_artifact(tmp_path / "a", "latents")
     (tmp_path / "a" / "manifest.json").write_text("{")
     with pytest.raises(ArtifactError, match="manifest.json: unreadable"):

@@ -104,14 +104,24 @@ def test_kmeans_of_fewer_vectors_than_codes():
 
 def test_revival_gives_each_dead_code_a_vector_of_its_own():
     dead = torch.tensor([False, True, True, False, True])
-    recent = torch.arange(6.0)[:, None].repeat(1, 2)
-    moved, vectors = book.revival(dead, recent, stream())
+    recent, distances = torch.arange(6.0)[:, None].repeat(1, 2), torch.ones(6)
+    moved, vectors = book.revival(dead, recent, distances, stream())
     assert torch.equal(moved, dead)
     assert len(vectors[moved].unique(dim=0)) == 3
-    assert torch.equal(book.revival(dead, recent, stream())[1], vectors)
+    assert torch.equal(book.revival(dead, recent, distances, stream())[1], vectors)
 
 
 def test_revival_moves_as_many_as_there_are_vectors():
-    moved, vectors = book.revival(torch.ones(5, dtype=torch.bool), torch.randn(2, 3), stream())
+    dead = torch.ones(5, dtype=torch.bool)
+    moved, vectors = book.revival(dead, torch.randn(2, 3), torch.ones(2), stream())
     assert moved.tolist() == [True, True, False, False, False]
     assert vectors.shape == (5, 3)
+
+
+def test_revival_chooses_in_proportion_to_squared_distance():
+    recent, distances = torch.arange(3.0)[:, None], torch.tensor([0.0, 1.0, 3.0])
+    dead = torch.tensor([True])
+    chosen = [book.revival(dead, recent, distances, stream(s))[1].item() for s in range(2000)]
+    assert 0.0 not in chosen
+    # A share of 2000 draws with probability 0.75: standard error 0.01.
+    assert abs(chosen.count(2.0) / 2000 - 0.75) < 5 * 0.01

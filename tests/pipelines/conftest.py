@@ -31,6 +31,12 @@ def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server = prefect_server(root, free_port())
         with running(server, root):
             yield server.environment["PREFECT_API_URL"]
+            # Its last words while somebody listens: at exit Prefect would try for a minute.
+            from prefect.events.worker import EventsWorker
+            from prefect.logging.handlers import APILogHandler
+
+            EventsWorker.drain_all(timeout=10)
+            APILogHandler().flush()
 
 
 @pytest.fixture

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 from prefect import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+)
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed
 from pydantic import ValidationError
@@ -33,7 +37,8 @@ def outcomes(result: LineResult) -> dict[str, str]:
 
 def latest_run() -> Any:
     with get_client(sync_client=True) as client:
-        return client.read_flow_runs(sort="START_TIME_DESC", limit=1)[0]
+        begun = FlowRunFilter(start_time={"is_null_": False})
+        return client.read_flow_runs(flow_run_filter=begun, sort="START_TIME_DESC", limit=1)[0]
 
 
 def page(flow_run_id: Any) -> dict[str, Any]:
