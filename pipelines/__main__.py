@@ -32,7 +32,7 @@ from pipelines.servers import (
     prefect_api,
     prefect_server,
     running,
-    show_api,
+    shown_to_runs,
     use_project_home,
 )
 from pipelines.workspace_lock import hold_workspace
@@ -141,31 +141,27 @@ def _presets(options: argparse.Namespace) -> int:
 def _ui(options: argparse.Namespace) -> int:
     root = _project_root()
     use_project_home(root)
-    choices = (
+    servers = []
+    for variable, describe, port in (
         ("PREFECT_API_URL", prefect_server, options.prefect_port),
         ("MLFLOW_TRACKING_URI", mlflow_server, options.mlflow_port),
-    )
-    with ExitStack() as stack:
-        processes = []
-        for variable, describe, port in choices:
-            given = os.environ.get(variable, "")
-            if given.startswith("http"):
-                print(f"{variable} is {given}: look there; no such server is started here")
-                continue
-            server = describe(root, port)
-            print(f"{server.name}: starting", flush=True)
-            processes.append((server, stack.enter_context(running(server, root))))
+    ):
+        given = os.environ.get(variable, "")
+        if given.startswith("http"):
+            print(f"{variable} is {given}: look there; no such server is started here")
+        else:
+            servers.append(describe(root, port))
+    print(f"starting {' and '.join(server.name for server in servers)}", flush=True)
+    with running(root, *servers) as processes, shown_to_runs(root, servers):
+        for server in servers:
             print(f"{server.name}: {server.url}", flush=True)
-            if variable == "PREFECT_API_URL":
-                show_api(root, server.environment[variable])
-                stack.callback(show_api, root, None)
-        print("Ctrl-C stops both", flush=True)
+        print("Ctrl-C stops them", flush=True)
         try:
-            while processes and all(process.poll() is None for _, process in processes):
+            while processes and all(process.poll() is None for process in processes):
                 time.sleep(0.5)
         except KeyboardInterrupt:
             return 0
-        for server, process in processes:
+        for server, process in zip(servers, processes, strict=True):
             if process.poll() is not None:
                 raise LatentlineError(f"{server.name} ended by itself; see {server.log}")
     return 0

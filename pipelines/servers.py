@@ -17,8 +17,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,15 +106,26 @@ def mlflow_server(root: Path, port: int) -> Server:
 
 
 @contextmanager
-def running(server: Server, root: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a server, wait until it answers, and end it with all its processes afterwards.
+def running(root: Path, *servers: Server) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start servers, wait until all answer, and end them with all their processes afterwards.
 
     Yields:
-        The server's process.
+        The process of each server.
 
     Raises:
-        LatentlineError: If the port is taken or the server does not come up.
+        LatentlineError: If a port is taken or a server does not come up.
     """
+    with ExitStack() as stack:
+        # One start at a time: two that find no database both make one, and it stays broken.
+        with hold(root / ".work" / "servers" / "start.lock"):
+            processes = [stack.enter_context(_started(server, root)) for server in servers]
+            for server, process in zip(servers, processes, strict=True):
+                _wait_until_up(server, process)
+        yield processes
+
+
+@contextmanager
+def _started(server: Server, root: Path) -> Iterator[subprocess.Popen[bytes]]:
     port = int(server.url.rpartition(":")[2])
     if not _is_free(port):
         raise LatentlineError(
@@ -123,14 +134,8 @@ def running(server: Server, root: Path) -> Iterator[subprocess.Popen[bytes]]:
         )
     server.log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, **server.environment}
-    # One start at a time: two servers that find no database both make one, and it stays broken.
-    with server.log.open("wb") as log, hold(root / ".work" / "servers" / "start.lock"):
+    with server.log.open("wb") as log:
         process = start_session(server.command, cwd=root, env=environment, output=log.fileno())
-        try:
-            _wait_until_up(server, process)
-        except BaseException:
-            end_session(process)
-            raise
     try:
         yield process
     finally:
@@ -146,7 +151,7 @@ def prefect_api(root: Path) -> Iterator[str]:
     """
     given = os.environ.get("PREFECT_API_URL")
     if given:
-        if not answers(f"{given.rstrip('/')}/health"):
+        if not _answers(f"{given.rstrip('/')}/health"):
             raise LatentlineError(
                 f"PREFECT_API_URL is {given}, but no server answers there; start it or unset "
                 "PREFECT_API_URL to run without one"
@@ -159,18 +164,21 @@ def prefect_api(root: Path) -> Iterator[str]:
         yield shown
         return
     server = prefect_server(root, _free_port())
-    with running(server, root):
+    with running(root, server):
         os.environ.update(server.environment)
         yield server.environment["PREFECT_API_URL"]
 
 
-def show_api(root: Path, url: str | None) -> None:
-    """Tell runs of this project that a Prefect server is up at `url`, or (None) no longer is."""
-    note = _note(root)
-    if url is None:
-        note.unlink(missing_ok=True)
-    else:
-        note.write_text(json.dumps({"PREFECT_API_URL": url}))
+@contextmanager
+def shown_to_runs(root: Path, servers: Sequence[Server]) -> Iterator[None]:
+    """Within, runs of this project that have no server use the Prefect server among `servers`."""
+    for server in servers:
+        if "PREFECT_API_URL" in server.environment:
+            _note(root).write_text(json.dumps(dict(server.environment)))
+    try:
+        yield
+    finally:
+        _note(root).unlink(missing_ok=True)
 
 
 def _note(root: Path) -> Path:
@@ -182,10 +190,10 @@ def _shown(root: Path) -> str | None:
         url = json.loads(_note(root).read_text())["PREFECT_API_URL"]
     except (OSError, ValueError, KeyError):
         return None
-    return url if answers(f"{url}/health") else None
+    return url if _answers(f"{url}/health") else None
 
 
-def answers(url: str) -> bool:
+def _answers(url: str) -> bool:
     """Whether a GET is answered with 200 within a few seconds."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
@@ -196,7 +204,7 @@ def answers(url: str) -> bool:
 
 def _wait_until_up(server: Server, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + STARTUP_SECONDS
-    while not answers(server.health):
+    while not _answers(server.health):
         if process.poll() is not None or time.monotonic() > deadline:
             ended = process.poll() is not None
             how = f"ended with status {process.returncode}" if ended else "does not answer"

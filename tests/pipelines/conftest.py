@@ -29,7 +29,7 @@ def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setattr("pipelines.servers.STARTUP_SECONDS", 240.0)  # also on a busy machine
         patch.setenv("PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS", "5")
         server = prefect_server(root, free_port())
-        with running(server, root):
+        with running(root, server):
             yield server.environment["PREFECT_API_URL"]
             # Its last words while somebody listens: at exit Prefect would try for a minute.
             from prefect.events.worker import EventsWorker
@@ -45,10 +45,16 @@ def mark() -> str:
     return uuid.uuid4().hex
 
 
+@pytest.fixture(scope="session")
+def fresh_line(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository every `line` is a copy of."""
+    return make_line(tmp_path_factory.mktemp("fresh") / "line")
+
+
 @pytest.fixture
-def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
+def line(fresh_line: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Line:
     for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
     for name in ("PYTHONPATH", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "DVC_ROOT"):
         monkeypatch.delenv(name, raising=False)
-    return Line(make_line(tmp_path / "line"))
+    return Line(shutil.copytree(fresh_line, tmp_path / "line"))

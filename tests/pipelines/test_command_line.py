@@ -112,7 +112,7 @@ def test_a_run_without_a_server_is_seen_later_on_the_page(
     ports = {"--prefect-port": free_port(), "--mlflow-port": free_port()}
     pairs = [word for option, port in ports.items() for word in (option, str(port))]
     ui = Command(line.root, mark, "ui", *pairs)
-    ui.wait_for("Ctrl-C stops both")
+    ui.wait_for("Ctrl-C stops them")
     url = f"http://127.0.0.1:{ports['--prefect-port']}"
     request = urllib.request.Request(
         f"{url}/api/flow_runs/filter", b"{}", {"Content-Type": "application/json"}
