@@ -28,6 +28,7 @@ import stages.core.quiet  # noqa: F401
 from pipelines.figures import picture_folders, report
 from pipelines.params_overlay import apply_overlay, parse_override, presets
 from pipelines.servers import (
+    answers,
     mlflow_server,
     prefect_api,
     prefect_server,
@@ -110,7 +111,8 @@ def _run(options: argparse.Namespace) -> int:
         "stages": options.stages,
         "force": options.force,
     }
-    use_project_home(root)
+    if not os.environ.get("PREFECT_API_URL"):
+        use_project_home(root)
     servers = ExitStack()
     # Exit handlers run last first: Prefect's, registered when it is imported, still send the end
     # of the logs, and would try for minutes if their server were gone.
@@ -142,22 +144,25 @@ def _ui(options: argparse.Namespace) -> int:
     root = _project_root()
     use_project_home(root)
     servers = []
-    for variable, describe, port in (
-        ("PREFECT_API_URL", prefect_server, options.prefect_port),
-        ("MLFLOW_TRACKING_URI", mlflow_server, options.mlflow_port),
-    ):
-        given = os.environ.get(variable, "")
-        if given.startswith("http"):
-            print(f"{variable} is {given}: look there; no such server is started here")
-        else:
-            servers.append(describe(root, port))
+    prefect_elsewhere = os.environ.get("PREFECT_API_URL", "")
+    if prefect_elsewhere and answers(f"{prefect_elsewhere.rstrip('/')}/health"):
+        print(f"Prefect: {prefect_elsewhere} (PREFECT_API_URL) answers, no other is started")
+    else:
+        servers.append(prefect_server(root, options.prefect_port))
+    records_elsewhere = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if records_elsewhere.startswith("http"):
+        print(f"MLflow: {records_elsewhere} (MLFLOW_TRACKING_URI) has the records; look there")
+    else:
+        servers.append(mlflow_server(root, options.mlflow_port))
+    if not servers:
+        return 0
     print(f"starting {' and '.join(server.name for server in servers)}", flush=True)
     with running(root, *servers) as processes, shown_to_runs(root, servers):
         for server in servers:
             print(f"{server.name}: {server.url}", flush=True)
         print("Ctrl-C stops them", flush=True)
         try:
-            while processes and all(process.poll() is None for process in processes):
+            while all(process.poll() is None for process in processes):
                 time.sleep(0.5)
         except KeyboardInterrupt:
             return 0

@@ -116,7 +116,7 @@ def apply_overlay(
         raise ParamsError(f"{path}: no such file; run from the root of the project") from None
     section_text = preset_path(preset).read_text(encoding="utf-8") if preset else None
     after = overlaid(before, section_text, overrides)
-    source = " + ".join([PARAMS, *([f"preset {preset}"] if preset else []), *overrides])
+    source = f"{PARAMS} + preset {preset}" if preset else PARAMS
     # By name: the check knows every family, and only a run with an overlay needs it.
     importlib.import_module("stages.params").check(_loaded(after, "safe", PARAMS), source=source)
     if after == before:
@@ -130,7 +130,7 @@ def apply_overlay(
     building.write_text(after, encoding="utf-8")
     shutil.copymode(path, building)
     building.replace(path)
-    log(f"{PARAMS} written: {source}")
+    log(f"{PARAMS} written: {' + '.join([source, *overrides])}")
     return True
 
 

@@ -30,10 +30,12 @@ from stages.core.store import experiment_name, open_experiment, opened_store, tr
 
 __all__ = [
     "Server",
+    "answers",
     "mlflow_server",
     "prefect_api",
     "prefect_server",
     "running",
+    "shown_to_runs",
     "use_project_home",
 ]
 
@@ -56,13 +58,11 @@ class Server:
 
 
 def use_project_home(root: Path) -> None:
-    """Keep Prefect's data in the project, unless the user has a server or a home for them.
+    """Keep Prefect's data in the project, unless the user has a home for them.
 
-    Call before prefect is imported: it reads the environment then.
+    Call before prefect is imported or its server started: both read the environment then.
     """
-    if not os.environ.get("PREFECT_API_URL"):
-        os.environ.setdefault("PREFECT_HOME", str(root / ".work" / "prefect"))
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
+    os.environ.setdefault("PREFECT_HOME", str(root / ".work" / "prefect"))
 
 
 def prefect_server(root: Path, port: int) -> Server:
@@ -151,7 +151,7 @@ def prefect_api(root: Path) -> Iterator[str]:
     """
     given = os.environ.get("PREFECT_API_URL")
     if given:
-        if not _answers(f"{given.rstrip('/')}/health"):
+        if not answers(f"{given.rstrip('/')}/health"):
             raise LatentlineError(
                 f"PREFECT_API_URL is {given}, but no server answers there; start it or unset "
                 "PREFECT_API_URL to run without one"
@@ -190,10 +190,10 @@ def _shown(root: Path) -> str | None:
         url = json.loads(_note(root).read_text())["PREFECT_API_URL"]
     except (OSError, ValueError, KeyError):
         return None
-    return url if _answers(f"{url}/health") else None
+    return url if answers(f"{url}/health") else None
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     """Whether a GET is answered with 200 within a few seconds."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
@@ -204,7 +204,7 @@ def _answers(url: str) -> bool:
 
 def _wait_until_up(server: Server, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + STARTUP_SECONDS
-    while not _answers(server.health):
+    while not answers(server.health):
         if process.poll() is not None or time.monotonic() > deadline:
             ended = process.poll() is not None
             how = f"ended with status {process.returncode}" if ended else "does not answer"

@@ -15,11 +15,10 @@ from stages.assembly.judge import JudgeOptions
 from stages.assembly.second_stage import SecondStageParams
 from stages.core.devices import Device
 from stages.core.errors import EXIT_USER_ERROR, LatentlineError, ParamsError
-from stages.core.sections import PARAMS_PATH, load_member, parse_params, read_yaml
+from stages.core.sections import PARAMS_PATH, parse_params, read_yaml
 from stages.datasets.base import DatasetOptions
 from stages.encode import EncodeOptions
 from stages.evaluation.options import EvaluateOptions
-from stages.priors.base import Prior
 from stages.sampling.options import SamplingOptions
 from stages.training.options import TrainingOptions
 
@@ -102,14 +101,13 @@ def _latent_spec(params: Params) -> Any:
     return params.bottleneck.latent_spec(features)
 
 
-def _heads_divide_the_width(params: Params) -> None:
-    # Building the prior on the meta device would do as well; this says which field is wrong.
+def _guidance_has_what_it_needs(params: Params) -> None:
     prior: Any = params.prior
-    load_member(Prior, prior.kind)
-    if prior.has_head and prior.width % prior.num_heads:
+    if params.sampling.guidance != 1 and prior.has_head and prior.label_dropout == 0:
         raise ValueError(
-            f"prior.width must be a multiple of prior.num_heads; got {prior.width} and "
-            f"{prior.num_heads}"
+            f"sampling.guidance: other than 1 needs a prior that has also learned to do without "
+            f"classes: prior.label_dropout must be above 0; got guidance "
+            f"{params.sampling.guidance} and label_dropout {prior.label_dropout}"
         )
 
 
@@ -117,7 +115,7 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _grid_divides,
     _codes_fit_their_type,
     _prior_models_the_latents,
-    _heads_divide_the_width,
+    _guidance_has_what_it_needs,
     _likelihood_suits_the_images,
 )
 

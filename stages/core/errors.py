@@ -5,7 +5,7 @@
     ├── DataError                 images, folders, archives a user gave
     ├── ArtifactError             the output of an earlier stage is missing, damaged or foreign
     └── DivergenceError           a non-finite loss: names the step and the last good checkpoint
-    Interrupted                   SIGTERM or SIGINT: state is saved, run again to go on, exit status 75
+    Interrupted                   SIGTERM or SIGINT: state is saved; exit status 75, run again
 
 Anything else that reaches the top is a defect of ours and keeps its traceback.
 """

@@ -2,7 +2,7 @@
 
 On a terminal tqdm draws a bar with the rate and the time left. Anywhere else (a file, DVC's or
 Prefect's log) a bar would be noise, but silence would look like a hang: there a plain line comes
-at most every ten seconds.
+at most every thirty seconds.
 """
 
 import sys
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 __all__ = ["Progress", "progress"]
 
-LINE_SECONDS = 10.0
+LINE_SECONDS = 30.0
 LINE = "{desc}: {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 

@@ -181,7 +181,11 @@ def _explain(model: type[BaseModel], item: Any) -> str:
     if item["type"] == "missing":
         return f"{where} is missing; every parameter of its section must be given"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}; got {item['input']!r}"
+    # A rule over a whole section says itself what came.
+    came = (
+        "" if isinstance(item["input"], dict) and item["type"] == "value_error" else item["input"]
+    )
+    return f"{where}: {message}" + (f"; got {came!r}" if came != "" else "")
 
 
 def _keys(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:

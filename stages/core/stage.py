@@ -107,7 +107,10 @@ def _run(
     # sections is no dependency of this stage.
     importlib.import_module("stages.params").check(raw, source=str(PARAMS_PATH))
     opened = {type: open_artifact(path, type) for type, path in inputs.items()}
-    with _locked_work_folder(stage, _key(stage, params, opened, code)) as work, stop_on_signals() as stop:
+    with (
+        _locked_work_folder(stage, _key(stage, params, opened, code)) as work,
+        stop_on_signals() as stop,
+    ):
         tracker = open_tracker(stage, work)
         tracker.log_params(params.model_dump(mode="json"))
         for artifact in opened.values():

@@ -53,6 +53,4 @@ class DiagonalGaussian:
         1/2 (mu^2/s^2 + sigma^2/s^2 - log(sigma^2/s^2) - 1); zero iff mu = 0 and sigma = s.
         """
         log_ratio = self.log_variance - 2 * math.log(prior_std)
-        return 0.5 * (
-            self.mean.square() / prior_std**2 + torch.exp(log_ratio) - log_ratio - 1.0
-        )
+        return 0.5 * (self.mean.square() / prior_std**2 + torch.exp(log_ratio) - log_ratio - 1.0)

@@ -75,6 +75,9 @@ class AutoencoderTask(Task):
             "mse": (result.reconstructions.detach().clamp(-1, 1) - batch).square().mean() / 4,
             **bottlenecked.statistics,
         }
+        if bottlenecked.posterior is not None and not module.spec.deterministic:
+            kl = _kl_per_channel(bottlenecked.posterior).detach().mean(dim=0)
+            figures |= {channel_name(index): value for index, value in enumerate(kl)}
         return result.loss, figures
 
     def after_step(self, generator: torch.Generator) -> dict[str, float]:
@@ -110,7 +113,7 @@ class AutoencoderTask(Task):
                 counts += code_counts(result.bottlenecked.codes, len(counts)).cpu()
             posterior = result.bottlenecked.posterior
             if posterior is not None and not module.spec.deterministic:
-                kl_per_channel.append(_kl_per_channel(posterior))
+                kl_per_channel.append(_kl_per_channel(posterior).cpu())
         figures = sums | code_figures(counts) | kl_figures(kl_per_channel)
         figures["psnr_db"] = -10 * float(np.log10(max(sums["mse"], 1e-12)))
         return Validation(sums["loss"], figures)
@@ -141,7 +144,12 @@ def code_figures(counts: Tensor) -> dict[str, float]:
 
 def _kl_per_channel(posterior: DiagonalGaussian) -> Tensor:
     """KL from N(0, I) of each image's channels, summed over the grid: (batch, channels), nats."""
-    return posterior.kl_per_number().sum(dim=(2, 3)).cpu()
+    return posterior.kl_per_number().sum(dim=(2, 3))
+
+
+def channel_name(index: int) -> str:
+    """Name of the curve of one latent channel's KL."""
+    return f"kl_nats_channel_{index:03d}"
 
 
 def kl_figures(batches: list[Tensor]) -> dict[str, float]:
@@ -149,6 +157,6 @@ def kl_figures(batches: list[Tensor]) -> dict[str, float]:
     if not batches:
         return {}
     kl = torch.cat(batches).double().mean(dim=0)
-    figures = {f"kl_nats_channel_{index:03d}": value.item() for index, value in enumerate(kl)}
+    figures = {channel_name(index): value.item() for index, value in enumerate(kl)}
     collapsed = (kl < COLLAPSED_BELOW_NATS).double().mean().item()
     return figures | {"kl_nats": kl.sum().item(), "collapsed_channels": collapsed}

@@ -88,6 +88,7 @@ class _Training:
         self.dtype = resolve_precision(options.precision, device)
         self.state = _State()
         self.recent: dict[str, list[Tensor]] = defaultdict(list)
+        self.shown: dict[str, float] = {}
         self.checkpoint_time = time.monotonic()
         self._order: tuple[int, np.ndarray] | None = None
 
@@ -100,14 +101,14 @@ class _Training:
         steps = self.options.steps
         with progress(steps, self.state.step, "step", self.run.stage) as bar:
             while self.state.step < steps and not self._is_exhausted():
-                loss = self._train_step(module)
-                bar.advance(1, **({"loss": loss} if loss is not None else {}))
+                self._train_step(module)
+                bar.advance(1, **self.shown)
                 if self.state.step % self.options.validate_every == 0 or self.state.step == steps:
                     self._validate()
                 self._checkpoint_if_due()
         return self._finish()
 
-    def _train_step(self, module: nn.Module) -> float | None:
+    def _train_step(self, module: nn.Module) -> None:
         step, options = self.state.step, self.options
         seed_everything(self.seed, "step", step)
         generator = torch_stream(self.seed, "batch noise", step, device=self.device)
@@ -132,8 +133,7 @@ class _Training:
         for name, value in {"loss": loss, "gradient_norm": norm, **figures}.items():
             self.recent[name].append(value.detach())
         if self.state.step % LOG_EVERY == 0 or self.state.step == options.steps or extra:
-            return self._log(extra)
-        return None
+            self._log(extra)
 
     def _rows(self, step: int) -> np.ndarray:
         """Rows of the step's batch: consecutive pieces of one shuffled order per epoch.
@@ -155,13 +155,13 @@ class _Training:
             self._order = (epoch, order)
         return self._order[1]
 
-    def _log(self, extra: dict[str, float]) -> float:
+    def _log(self, extra: dict[str, float]) -> None:
         row = {name: torch.stack(values).mean().item() for name, values in self.recent.items()}
         self.recent.clear()
         row["learning_rate"] = learning_rate(self.state.step - 1, self.options)
         row |= extra
+        self.shown = {"loss": row["loss"]}
         self._record(row)
-        return row["loss"]
 
     def _record(self, figures: dict[str, float]) -> None:
         history, step = self.state.history, self.state.step

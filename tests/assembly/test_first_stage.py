@@ -103,7 +103,9 @@ def test_a_missing_artifact_names_the_remedy(tmp_path):
 def test_an_artifact_of_another_type_is_refused(tmp_path):
     with new_artifact(tmp_path / "prior", "prior", {}) as folder:
         (folder / "config.json").write_text("{}")
-    with pytest.raises(ArtifactError, match="must be an artifact of type 'autoencoder', is 'prior'"):
+    with pytest.raises(
+        ArtifactError, match="must be an artifact of type 'autoencoder', is 'prior'"
+    ):
         load_first_stage(tmp_path / "prior", CPU)
 
 

@@ -35,7 +35,7 @@ class Repository:
             **os.environ,
             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": "",
-            "OMP_NUM_THREADS": "2",
+            "OMP_NUM_THREADS": "1",
             **(environment or {}),
         }
 

@@ -45,7 +45,8 @@ def test_outputs_are_whole_and_git_stays_clean(line):
         assert figure["n"] > 0 and figure["protocol"], name
     report = (line.path / "data/metrics/report.html").read_text()
     assert "data:image/png" in report and 'src="http' not in report
-    latents = pd.read_parquet(line.path / "data/latents")
+    shards = (line.path / "data/latents").glob("*.parquet")
+    latents = pd.concat(pd.read_parquet(shard) for shard in shards)
     assert len(latents) == 1797 and latents["codes"].str.len().eq(16).all()
     assert not list((line.path / ".work").glob("*/*/*")), "finished stages leave no work behind"
 
@@ -84,7 +85,7 @@ def test_metrics_plots_and_params_diff(line):
     assert "frechet_classifier" in json.dumps(metrics)
     line.change(sampling={"top_k": 3})
     changed = json.loads(line.dvc("params", "diff", "--json"))
-    assert changed["params.yaml"]["sampling.top_k"] == {"old": 0, "new": 3}
+    assert changed["params.yaml"]["sampling.top_k"] == {"old": 0, "new": 3, "diff": 3}
     line.git("checkout", "-q", "params.yaml")
     line.dvc("plots", "show", "-o", "plots")
     page = (line.path / "plots" / "index.html").read_text()

@@ -1,8 +1,8 @@
 """The command line: one message per mistake, nothing left after an interruption, both pages."""
 
-import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.servers import prefect_api, prefect_server, running, shown_to_runs
+from stages.core.errors import LatentlineError
 from tests.pipelines.trivial_line import MARK, PROJECT, Line, free_port, living
 
-PATIENCE = 120.0
+PATIENCE = 200.0
 
 
 class Command:
@@ -99,7 +101,7 @@ def test_a_second_run_waits_and_goes_on_when_the_first_is_stopped(
     assert line.value("third") == "three 5"
 
 
-def test_a_run_without_a_server_is_seen_later_on_the_page(
+def test_a_run_without_a_server_has_its_own_and_leaves_its_history(
     line: Line, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PREFECT_HOME")
@@ -108,24 +110,38 @@ def test_a_run_without_a_server_is_seen_later_on_the_page(
     for words in ("length", "2.5", "cm", "higher", "executed", "make ui"):
         assert words in run.said()
     assert living(mark) == []
+    with sqlite3.connect(line.root / ".work/prefect/prefect.db") as database:
+        assert database.execute("select state_name from flow_run").fetchall() == [("Completed",)]
 
-    ports = {"--prefect-port": free_port(), "--mlflow-port": free_port()}
-    pairs = [word for option, port in ports.items() for word in (option, str(port))]
-    ui = Command(line.root, mark, "ui", *pairs)
+
+def test_ui_starts_what_is_not_there_and_leaves_nothing(
+    line: Line, mark: str, api_url: str
+) -> None:
+    port = free_port()
+    ui = Command(line.root, mark, "ui", "--mlflow-port", str(port), PREFECT_API_URL=api_url)
     ui.wait_for("Ctrl-C stops them")
-    url = f"http://127.0.0.1:{ports['--prefect-port']}"
-    request = urllib.request.Request(
-        f"{url}/api/flow_runs/filter", b"{}", {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request) as response:
-        assert [found["state_name"] for found in json.load(response)] == ["Completed"]
-    with urllib.request.urlopen(f"http://127.0.0.1:{ports['--mlflow-port']}/health") as response:
+    assert f"Prefect: {api_url}" in ui.said()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as response:
         assert response.status == 200
-    # What runs meanwhile is shown at once, on the server that is up.
-    assert json.loads((line.root / ".work/servers/prefect.json").read_text()) == {
-        "PREFECT_API_URL": f"{url}/api"
-    }
     ui.process.send_signal(signal.SIGTERM)
     assert ui.status() == 0, ui.said()
     assert living(mark) == []
-    assert not (line.root / ".work/servers/prefect.json").exists()
+
+
+def test_a_run_finds_the_server_of_ui(
+    tmp_path: Path, api_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    (tmp_path / ".work" / "servers").mkdir(parents=True)
+    port = int(api_url.split(":")[2].split("/")[0])
+    with shown_to_runs(tmp_path, [prefect_server(tmp_path, port)]):
+        with prefect_api(tmp_path) as found:
+            assert found == api_url == os.environ["PREFECT_API_URL"]
+    assert list((tmp_path / ".work" / "servers").iterdir()) == []
+
+
+def test_a_taken_port_is_named(tmp_path: Path, api_url: str) -> None:
+    port = int(api_url.split(":")[2].split("/")[0])
+    with pytest.raises(LatentlineError, match=f"port {port} of this machine is taken"):
+        with running(tmp_path, prefect_server(tmp_path, port)):
+            pass

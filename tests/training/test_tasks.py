@@ -1,0 +1,159 @@
+"""The two stages as tasks: real models resume bit for bit, and the warning lights tell the truth."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from stages.assembly.first_stage import FirstStageParams, build_first_stage
+from stages.assembly.second_stage import SecondStageParams, build_second_stage
+from stages.bottlenecks.base import LatentSpec
+from stages.core.errors import Interrupted
+from stages.core.randomness import seed_everything
+from stages.core.sections import parse_params
+from stages.core.shapes import ImageShape
+from stages.core.stage import Run
+from stages.core.tracking import open_tracker
+from stages.nn.distributions import DiagonalGaussian
+from stages.stores.latents import LatentBatch, LatentSplit
+from stages.stores.prepared import PreparedSplit
+from stages.training.autoencoder_task import AutoencoderTask, code_figures, kl_figures
+from stages.training.loop import fit
+from stages.training.prior_task import PriorTask
+from tests.bottlenecks.examples import EXAMPLES
+from tests.training.regression import options
+
+IMAGE = ImageShape(1, 8, 12)
+CPU = torch.device("cpu")
+HEADS = {
+    "codes": {"kind": "categorical"},
+    "continuous": {
+        "kind": "mixture",
+        "components": 2,
+        "std_floor": 1e-2,
+        "guidance_candidates": 2,
+    },
+}
+
+
+def split(count):
+    pixels = np.random.default_rng(count).integers(0, 256, (count, *IMAGE), dtype=np.uint8)
+    return PreparedSplit(images=pixels, labels=None, factors=None)
+
+
+def autoencoder_task(bottleneck):
+    raw = {
+        "autoencoder": {"kind": "flat"},
+        "backbone": {"kind": "conv", "widths": [6, 10], "blocks": 1, "upsampling": "nearest"},
+        "bottleneck": bottleneck,
+        "likelihood": {"kind": "gaussian", "sigma": "optimal", "value": 0.1, "decay": 0.9},
+    }
+    seed_everything(0, "autoencoder")
+    params = parse_params(FirstStageParams, raw, source="test", strict=True)
+    return AutoencoderTask(build_first_stage(params, IMAGE), split(23), split(5), seed=0)
+
+
+class Latents(LatentSplit):
+    """Rows of latents, without a file behind them."""
+
+    def __init__(self, count, kind):
+        draw = torch.Generator().manual_seed(count)
+        self.classes = torch.randint(0, 3, (count,), generator=draw)
+        self.parts = (
+            (torch.randint(0, 5, (count, 2, 3), generator=draw), None, None)
+            if kind == "codes"
+            else (None, *torch.randn(2, count, 4, 2, 3, generator=draw))
+        )
+
+    def __len__(self):
+        return len(self.classes)
+
+    def batch(self, rows):
+        parts = [None if part is None else part[rows] for part in self.parts]
+        return LatentBatch(*parts, labels=self.classes[rows])
+
+
+def prior_task(kind):
+    raw = {
+        "prior": {
+            "kind": "transformer",
+            "layers": 1,
+            "width": 8,
+            "num_heads": 2,
+            "dropout": 0.2,
+            "label_dropout": 0.2,
+        },
+        "head": HEADS[kind],
+    }
+    spec = LatentSpec(kind, 2, 3, *((5, 0) if kind == "codes" else (0, 4)))
+    seed_everything(0, "prior")
+    params = parse_params(SecondStageParams, raw, source="test", strict=True)
+    prior = build_second_stage(params, spec, num_classes=3)
+    return PriorTask(prior, Latents(19, kind), Latents(4, kind), seed=0)
+
+
+MAKERS = {
+    **{f"{e['kind']} {e.get('layout', '')}": lambda e=e: autoencoder_task(e) for e in EXAMPLES},
+    **{f"prior of {kind}": lambda kind=kind: prior_task(kind) for kind in HEADS},
+}
+
+
+def train(task, folder, stop_after=None):
+    folder.mkdir(exist_ok=True)
+    run = Run("toy", folder, {}, open_tracker("toy", folder), threading.Event())
+    if stop_after is not None:
+        after, seen = task.after_step, []
+
+        def counting(generator):
+            seen.append(1)
+            if len(seen) == stop_after:
+                run.stop.set()
+            return after(generator)
+
+        task.after_step = counting
+    plan = options(steps=9, warmup_steps=2, validate_every=4, batch_size=6, patience=3)
+    return fit(task, plan, run, seed=0, device=CPU)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_twice_half_is_one_whole_bit_for_bit(name, tmp_path):
+    whole = train(MAKERS[name](), tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(MAKERS[name](), tmp_path / "half", stop_after=5)
+    resumed = train(MAKERS[name](), tmp_path / "half")
+    for key, tensor in whole.module.state_dict().items():
+        assert torch.equal(tensor, resumed.module.state_dict()[key]), key
+    assert whole.history.equals(resumed.history)
+
+
+def test_usage_is_counted_over_whole_epochs(tmp_path):
+    task = autoencoder_task(next(e for e in EXAMPLES if e["kind"] == "ema_vq"))
+    history = train(task, tmp_path).history
+    ends = history.loc[history["epoch_code_usage"].notna(), "step"].tolist()
+    assert ends == [4, 8], "23 images in batches of 6: every fourth step ends an epoch"
+
+
+def test_code_figures_of_known_histograms():
+    assert code_figures(torch.tensor([5, 5, 5, 5])) == pytest.approx(
+        {"code_usage": 1.0, "code_perplexity": 4.0}
+    )
+    assert code_figures(torch.tensor([7, 0, 0, 0])) == pytest.approx(
+        {"code_usage": 0.25, "code_perplexity": 1.0}
+    )
+    assert code_figures(torch.zeros(4)) == {}
+
+
+def test_kl_figures_are_the_closed_form_and_name_dead_channels():
+    mean = torch.zeros(3, 2, 4, 5)
+    mean[:, 0] = 1.0
+    posterior = DiagonalGaussian(mean, torch.zeros_like(mean))
+    figures = kl_figures([posterior.kl_per_number().sum(dim=(2, 3))])
+    assert figures == pytest.approx(
+        {
+            "kl_nats_channel_000": 10.0,
+            "kl_nats_channel_001": 0.0,
+            "kl_nats": 10.0,
+            "collapsed_channels": 0.5,
+        }
+    )
