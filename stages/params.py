@@ -17,7 +17,7 @@ from stages.core.devices import Device
 from stages.core.errors import EXIT_USER_ERROR, LatentlineError, ParamsError
 from stages.core.sections import PARAMS_PATH, parse_params, read_yaml
 from stages.datasets.base import DatasetOptions
-from stages.encode import EncodeOptions
+from stages.encoding.options import EncodeOptions
 from stages.evaluation.options import EvaluateOptions
 from stages.sampling.options import SamplingOptions
 from stages.training.options import TrainingOptions

@@ -19,7 +19,8 @@ from stages.core.sections import validate
 from stages.core.shapes import ImageShape
 from stages.core.stage import Run
 from stages.core.tracking import Tracker
-from stages.encode import EncodeOptions, encode_dataset
+from stages.encoding.dataset import encode_dataset
+from stages.encoding.options import EncodeOptions
 from stages.nn.distributions import DiagonalGaussian
 from stages.stores.latents import open_latents
 from stages.stores.prepared import PreparedWriter, open_prepared

@@ -13,9 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from stages.core.published_files import find_published, published_bytes
 from stages.core.shapes import ImageShape
-from stages.core.torchvision_import import datasets
 from stages.datasets.base import (
     DatasetOptions,
     ImageBlock,
@@ -23,6 +21,8 @@ from stages.datasets.base import (
     Rejected,
     images_per_block,
 )
+from stages.files.published_files import find_published, published_bytes
+from stages.files.torchvision_import import datasets
 
 __all__ = ["Cifar10", "Cifar10Options"]
 

@@ -24,14 +24,6 @@ from pydantic import Field, field_validator
 
 from stages.core.artifacts import file_sha256
 from stages.core.errors import DataError
-from stages.core.file_trees import TreeFile, Unreadable, open_tree
-from stages.core.image_files import (
-    Filter,
-    Form,
-    NotAnImage,
-    has_image_suffix,
-    read_image,
-)
 from stages.core.shapes import ImageShape
 from stages.datasets.base import (
     DatasetOptions,
@@ -39,6 +31,14 @@ from stages.datasets.base import (
     ImageSource,
     Rejected,
     images_per_block,
+)
+from stages.files.file_trees import TreeFile, Unreadable, open_tree
+from stages.files.image_files import (
+    Filter,
+    Form,
+    NotAnImage,
+    has_image_suffix,
+    read_image,
 )
 
 __all__ = ["ImageFolder", "ImageFolderOptions"]

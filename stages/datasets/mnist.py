@@ -10,9 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from stages.core.idx_files import IdxSet, pad
 from stages.core.shapes import ImageShape
-from stages.core.torchvision_import import datasets
 from stages.datasets.base import (
     DatasetOptions,
     ImageBlock,
@@ -20,6 +18,8 @@ from stages.datasets.base import (
     Rejected,
     images_per_block,
 )
+from stages.files.idx_files import IdxSet, pad
+from stages.files.torchvision_import import datasets
 
 __all__ = ["Mnist", "MnistOptions"]
 

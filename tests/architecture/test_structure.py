@@ -13,6 +13,7 @@ from tests.architecture.imports import PROJECT, imported_files, imported_names, 
 FLOORS = {
     "core": 0,
     "nn": 1,
+    "files": 1,
     "datasets": 2,
     "backbones": 2,
     "bottlenecks": 2,
@@ -24,6 +25,7 @@ FLOORS = {
     "metrics": 4,
     "training": 4,
     "assembly": 4,
+    "encoding": 5,
     "sampling": 5,
     "evaluation": 5,
 }

@@ -13,8 +13,8 @@ import pytest
 
 from stages.core.errors import DataError
 from stages.core.sections import load_member
-from stages.core.torchvision_import import datasets, transforms
 from stages.datasets.base import DatasetOptions, ImageSource
+from stages.files.torchvision_import import datasets, transforms
 
 BASE: dict[str, Any] = {
     "watch": "data/README.md",

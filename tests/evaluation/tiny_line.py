@@ -20,7 +20,8 @@ from stages.core.sections import parse_params
 from stages.core.shapes import ImageShape
 from stages.core.stage import Run
 from stages.core.tracking import Tracker
-from stages.encode import EncodeOptions, encode_dataset
+from stages.encoding.dataset import encode_dataset
+from stages.encoding.options import EncodeOptions
 from stages.sample import Params as SampleParams
 from stages.sample import sample
 from stages.stores.latents import open_latents

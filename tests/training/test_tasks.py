@@ -1,4 +1,4 @@
-"""The two stages as tasks: real models resume bit for bit, and the warning lights tell the truth."""
+"""The two stages as tasks: real models resume exactly, and the warning lights tell the truth."""
 
 import threading
 

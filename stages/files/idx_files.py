@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from stages.core.errors import DataError
-from stages.core.published_files import find_published, published_bytes
+from stages.files.published_files import find_published, published_bytes
 
 __all__ = ["IdxSet", "pad"]
 

@@ -1,0 +1,235 @@
+"""Encode a data set: the images of every split as latents, once.
+
+Chunk by chunk, the autoencoder's latents are kept as pieces that survive a kill; when all are
+there, the scale of continuous latents is measured on the training split and the Parquet files are
+written. Views (flips) multiply the training split only; validation and test are judged as they are.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.assembly.first_stage import FirstStage
+from stages.bottlenecks.base import LatentSpec
+from stages.core.artifacts import new_artifact
+from stages.core.errors import ArtifactError, ParamsError
+from stages.core.intensities import from_pixels
+from stages.core.progress import progress
+from stages.core.shapes import Images
+from stages.core.stage import Run
+from stages.datasets.base import SPLITS
+from stages.encoding.options import EncodeOptions
+from stages.stores.latent_format import (
+    FORMAT,
+    VERSION,
+    LatentHeader,
+    Rows,
+    View,
+    code_type,
+    column_types,
+)
+from stages.stores.latent_pieces import LatentPieces
+from stages.stores.latent_shards import write_split
+from stages.stores.latent_statistics import code_figures, latent_scale
+from stages.stores.prepared import Prepared, PreparedSplit
+
+__all__ = ["encode_dataset"]
+
+VIEWS: dict[str, Callable[[Images], Images]] = {
+    "identity": lambda images: images,
+    "horizontal_flip": lambda images: images.flip(-1),
+}
+# Validation and test are judged on the images as they are.
+EVALUATION_VIEWS: tuple[View, ...] = ("identity",)
+
+
+def encode_dataset(
+    prepared: Prepared,
+    first_stage: FirstStage,
+    options: EncodeOptions,
+    run: Run,
+    device: torch.device,
+    output: Path,
+) -> None:
+    """Encode all splits of a data set.
+
+    Args:
+        prepared: The images.
+        first_stage: The autoencoder, on `device`.
+        options: What to store.
+        run: Gives the work folder, the stop event and the tracker.
+        device: Where to compute.
+        output: Folder of the latent data set.
+
+    Raises:
+        ArtifactError: If the autoencoder is for other images, or gives nothing usable.
+        Interrupted: If asked to stop; finished pieces are kept.
+    """
+    started = time.perf_counter()
+    if prepared.image_shape != first_stage.image:
+        raise ArtifactError(
+            f"{prepared.artifact.path} holds images of {tuple(prepared.image_shape)}, but the "
+            f"autoencoder takes {tuple(first_stage.image)} (channels, height, width); train it on "
+            "these images (`dvc repro`)"
+        )
+    splits = {name: prepared.split(name) for name in SPLITS}
+    pieces = {}
+    for name, split in splits.items():
+        views = options.views if name == "train" else EVALUATION_VIEWS
+        pieces[name] = LatentPieces(
+            run.work / "pieces" / name, len(split.images), options.batch_size, len(views)
+        )
+        _encode_split(name, split, pieces[name], views, first_stage, run, device)
+    header = _header(prepared, first_stage, options, pieces["train"])
+    about: dict[str, Any] = {"header": header.model_dump(mode="json"), "splits": {}}
+    with new_artifact(output, "latents", about) as folder:
+        for name, split in splits.items():
+            about["splits"][name] = _write(
+                folder, name, split, pieces[name], header, options.rows_per_shard
+            )
+            run.raise_if_stopped()
+    run.tracker.log_metrics(_figures(about, header) | {"seconds": time.perf_counter() - started})
+
+
+def _encode_split(
+    name: str,
+    split: PreparedSplit,
+    pieces: LatentPieces,
+    views: tuple[str, ...],
+    first_stage: FirstStage,
+    run: Run,
+    device: torch.device,
+) -> None:
+    missing = pieces.missing()
+    done = pieces.num_images - sum(len(pieces.images(piece)) for piece in missing)
+    with progress(pieces.num_images, done, "image", f"encode {name}") as bar:
+        for piece in missing:
+            run.raise_if_stopped()
+            chosen = pieces.images(piece)
+            pixels = np.array(split.images[chosen.start : chosen.stop])
+            images = from_pixels(torch.from_numpy(pixels).to(device))
+            rows = _latents(images, views, first_stage)
+            _require_finite(rows, f"images {chosen.start} to {chosen.stop - 1} of {name}")
+            pieces.write(piece, rows)
+            bar.advance(len(chosen))
+    run.raise_if_stopped()
+
+
+def _latents(images: Images, views: tuple[str, ...], first_stage: FirstStage) -> Rows:
+    """Latents of all views of some images, image by image, in the bottleneck's own units."""
+    spec = first_stage.autoencoder.spec
+    # Exact float32: TensorFloat-32 would move features across the borders between codes.
+    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    with torch.inference_mode(), exact:
+        encoded = [first_stage.autoencoder.encode(VIEWS[view](images)) for view in views]
+    if spec.kind == "codes":
+        codes = _image_major(encoded)
+        assert codes.min() >= 0 and codes.max() < spec.num_codes, "codes outside the alphabet"
+        return {"codes": codes.astype(code_type(spec.num_codes))}
+    fields = ("mean",) if spec.deterministic else ("mean", "log_variance")
+    return {
+        field: _image_major([getattr(posterior, field) for posterior in encoded]).astype(np.float32)
+        for field in fields
+    }
+
+
+def _image_major(views: list[Tensor]) -> np.ndarray:
+    stacked = torch.stack(views, dim=1).cpu().numpy()
+    return stacked.reshape(stacked.shape[0] * stacked.shape[1], -1)
+
+
+def _require_finite(rows: Rows, where: str) -> None:
+    for name, values in rows.items():
+        if not np.isfinite(values).all():
+            raise ArtifactError(
+                f"the autoencoder gives a {name} that is not a finite number for {where}; its "
+                "training diverged: train it again with a lower learning rate"
+            )
+
+
+def _header(
+    prepared: Prepared, first_stage: FirstStage, options: EncodeOptions, train: LatentPieces
+) -> LatentHeader:
+    spec: LatentSpec = first_stage.autoencoder.spec
+    names = prepared.class_names
+    return LatentHeader(
+        format=FORMAT,
+        version=VERSION,
+        kind=spec.kind,
+        grid_height=spec.grid_height,
+        grid_width=spec.grid_width,
+        num_codes=spec.num_codes,
+        channels=spec.channels,
+        scale=1.0 if spec.kind == "codes" else latent_scale(train),
+        deterministic=spec.deterministic,
+        precision=options.precision,
+        views=options.views,
+        num_classes=prepared.num_classes,
+        class_names=None if names is None else tuple(names),
+        autoencoder=first_stage.artifact.digest,
+        prepared=prepared.artifact.digest,
+        first_stage=first_stage.params.model_dump(mode="json"),
+    )
+
+
+def _write(
+    folder: Path,
+    name: str,
+    split: PreparedSplit,
+    pieces: LatentPieces,
+    header: LatentHeader,
+    rows_per_shard: int,
+) -> dict[str, Any]:
+    """Write the files of a split; what the manifest says of it."""
+    views = header.views if name == "train" else EVALUATION_VIEWS
+    positions = np.array([header.views.index(view) for view in views], dtype=np.int8)
+
+    def read(start: int, stop: int) -> Rows:
+        rows = np.arange(start, stop)
+        columns = {"index": rows // len(views), "view": positions[rows % len(views)]}
+        if split.labels is not None:
+            columns["label"] = split.labels[columns["index"]].astype(np.int64)
+        latents = pieces.read(start, stop)
+        return columns | (latents if header.kind == "codes" else _scaled(latents, header, name))
+
+    about: dict[str, Any] = {
+        "images": pieces.num_images,
+        "rows": pieces.num_rows,
+        "views": list(views),
+        "shards": write_split(folder, name, header, pieces.num_rows, rows_per_shard, read),
+    }
+    if split.labels is not None:
+        classes = np.bincount(np.asarray(split.labels), minlength=header.num_classes)
+        about["images_per_class"] = classes.tolist()
+    return about | (code_figures(pieces, header.num_codes) if header.kind == "codes" else {})
+
+
+def _scaled(latents: Rows, header: LatentHeader, split: str) -> Rows:
+    """Continuous latents as they are stored: mean * scale, log_variance + 2 log(scale)."""
+    stored = {"mean": latents["mean"].astype(np.float64) * header.scale}
+    if "log_variance" in latents:
+        shift = 2 * math.log(header.scale)
+        stored["log_variance"] = latents["log_variance"].astype(np.float64) + shift
+    for name, values in stored.items():
+        limit, largest = float(np.finfo(header.precision).max), float(np.abs(values).max())
+        if largest > limit:
+            raise ParamsError(
+                f"encode.precision: {header.precision} holds numbers up to {limit:g}, but {name} "
+                f"of split {split} reaches {largest:g}; use float32"
+            )
+    return {name: values.astype(column_types(header)[name][0]) for name, values in stored.items()}
+
+
+def _figures(about: dict[str, Any], header: LatentHeader) -> dict[str, float]:
+    figures = {"latent_scale": header.scale}
+    for name, split in about["splits"].items():
+        for key in ("rows", "code_usage", "code_perplexity"):
+            if key in split:
+                figures[f"{name}_{key}"] = float(split[key])
+    return figures

@@ -1,0 +1,1 @@
+"""Floor 1: image files as users and publishers leave them: folders, zips, published archives."""
