@@ -41,6 +41,7 @@ __all__ = [
 
 STARTUP_SECONDS = 90.0
 LOOPBACK = "127.0.0.1"
+PAGE = f"http://{LOOPBACK}:4200"
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,8 @@ def prefect_api(root: Path) -> Iterator[str]:
     server = prefect_server(root, _free_port())
     with running(root, server):
         os.environ.update(server.environment)
+        # This server ends with the run; what is written down points at the page of `make ui`.
+        os.environ.setdefault("LATENTLINE_PREFECT_PAGE", PAGE)
         yield server.environment["PREFECT_API_URL"]
 
 

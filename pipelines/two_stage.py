@@ -5,6 +5,7 @@ stops what takes too long, and shows it; MLflow's record of the run links the tw
 nothing: two caches over one stage would disagree some day.
 """
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -200,10 +201,13 @@ def _reproduce(
 
 def _tags() -> dict[str, str]:
     """The way from MLflow's record of the run back to Prefect's."""
+    page = os.environ.get("LATENTLINE_PREFECT_PAGE")
     found = {
         "prefect.flow_run_id": flow_run.id,
         "prefect.flow_run_name": flow_run.name,
-        "prefect.flow_run_url": flow_run.ui_url,
+        "prefect.flow_run_url": (
+            f"{page}/runs/flow-run/{flow_run.id}" if page else flow_run.ui_url
+        ),
         "prefect.deployment": deployment.name,
     }
     return {name: str(value) for name, value in found.items() if value}
