@@ -100,7 +100,7 @@ def test_sigterm_comes_before_sigkill_and_the_last_words_are_heard(mark: str) ->
     """
     lines: list[str] = []
     with pytest.raises(CommandTimeout):
-        run(program, mark, lines.append, timeout=2.0, grace=5)
+        run(program, mark, lines.append, timeout=2.0, grace=60)
     assert lines == ["ready", "saved"]
 
 
