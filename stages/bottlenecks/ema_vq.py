@@ -32,11 +32,12 @@ from stages.core.shapes import Codes, Features, FeatureShape
 from stages.nn.codebook import (
     code_counts,
     flat_vectors,
-    kmeans,
-    nearest,
+    kmeans_start,
+    nearest_codes,
     perplexity,
     revival,
     straight_through,
+    vectors_of,
 )
 from stages.nn.processes import from_first_process, sum_over_processes
 from stages.nn.projections import features_from_latents, latents_from_features
@@ -102,8 +103,8 @@ class EMAVectorQuantizer(Bottleneck):
         """Quantize, with the commitment loss; in training, the codebook follows afterwards."""
         with torch.autocast(features.device.type, enabled=False):
             latents = self.project_in(features.float())
-            codes, distances = self._nearest(latents)
-            vectors = self._vectors(codes)
+            codes, distances = nearest_codes(latents, self.codebook)
+            vectors = vectors_of(codes, self.codebook)
             commitment_loss = F.mse_loss(latents, vectors)
             quantized = self.project_out(straight_through(latents, vectors))
             if self.training:
@@ -122,20 +123,12 @@ class EMAVectorQuantizer(Bottleneck):
     def encode(self, features: Features) -> Codes:
         """The code of each cell."""
         with torch.autocast(features.device.type, enabled=False):
-            return self._nearest(self.project_in(features.float()))[0]
+            return nearest_codes(self.project_in(features.float()), self.codebook)[0]
 
     def decode(self, latents: Codes) -> Features:
         """Features of the codes' entries."""
         with torch.autocast(latents.device.type, enabled=False):
-            return self.project_out(self._vectors(latents))
-
-    def _nearest(self, latents: Tensor) -> tuple[Codes, Tensor]:
-        batch, _, rows, columns = latents.shape
-        codes, distances = nearest(flat_vectors(latents), self.codebook)
-        return codes.view(batch, rows, columns), distances
-
-    def _vectors(self, codes: Codes) -> Tensor:
-        return F.embedding(codes, self.codebook).permute(0, 3, 1, 2)
+            return self.project_out(vectors_of(latents, self.codebook))
 
     @torch.no_grad()
     def _follow(self, codes: Tensor, vectors: Tensor, distances: Tensor) -> None:
@@ -155,10 +148,13 @@ class EMAVectorQuantizer(Bottleneck):
     def start_from_data(self, features: Features, generator: torch.Generator) -> None:
         """Entries become the k-means centres of these features' vectors, N and m their sums."""
         vectors = flat_vectors(self.project_in(features.float()))
-        order = torch.randperm(len(vectors), generator=generator, device=generator.device)
-        sample = vectors[order[: self.options.kmeans_vectors].to(vectors.device)]
-        centres, counts = kmeans(
-            sample, self.options.num_codes, self.options.kmeans_iterations, generator
+        options = self.options
+        centres, counts = kmeans_start(
+            vectors,
+            options.kmeans_vectors,
+            options.num_codes,
+            options.kmeans_iterations,
+            generator,
         )
         self.codebook.copy_(from_first_process(centres))
         self.cluster_size.copy_(from_first_process(counts))

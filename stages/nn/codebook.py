@@ -13,18 +13,24 @@ vector chooses gets no gradient and stays dead; it is moved onto a vector the en
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from stages.core.shapes import Codes
 
 __all__ = [
     "code_counts",
     "code_usage",
     "flat_vectors",
     "kmeans",
+    "kmeans_start",
     "nearest",
+    "nearest_codes",
     "perplexity",
     "revival",
     "straight_through",
+    "vectors_of",
 ]
 
 # Distances held at once: 4 MB of float32 stays near a CPU's cache and bounds memory anywhere.
@@ -65,6 +71,22 @@ def nearest(
         ]
         distances = torch.cat([item.values for item in found]) + vectors.square().sum(dim=1)
     return torch.cat([item.indices for item in found]), distances.clamp_min(0)
+
+
+def nearest_codes(
+    latents: Float[Tensor, "batch dim grid_height grid_width"], codebook: Codebook
+) -> tuple[Codes, Float[Tensor, " vectors"]]:
+    """`nearest` on a grid: the code of each cell, and the squared distances in raster order."""
+    batch, _, rows, columns = latents.shape
+    codes, distances = nearest(flat_vectors(latents), codebook)
+    return codes.view(batch, rows, columns), distances
+
+
+def vectors_of(
+    codes: Codes, codebook: Codebook
+) -> Float[Tensor, "batch dim grid_height grid_width"]:
+    """The entry of each cell's code."""
+    return F.embedding(codes, codebook).permute(0, 3, 1, 2)
 
 
 def straight_through(
@@ -117,6 +139,16 @@ def kmeans(
         empty = (counts == 0).nonzero().flatten()[: len(vectors)]
         codebook[empty] = vectors[distances.topk(len(empty)).indices]
     return codebook, code_counts(nearest(vectors, codebook)[0], num_codes)
+
+
+@torch.no_grad()
+def kmeans_start(
+    vectors: Vectors, limit: int, num_codes: int, iterations: int, generator: torch.Generator
+) -> tuple[Codebook, Int[Tensor, " codes"]]:
+    """`kmeans` of at most `limit` of the vectors, drawn by the generator."""
+    order = torch.randperm(len(vectors), generator=generator, device=generator.device)
+    sample = vectors[order[:limit].to(vectors.device)]
+    return kmeans(sample, num_codes, iterations, generator)
 
 
 def revival(
