@@ -4,7 +4,8 @@
 
 Reads every artifact of the line and refuses parts that do not belong together. Writes
 data/metrics: metrics.json (name -> number), figures.json (with unit, direction, N and protocol),
-latents.csv, per_class.csv, pictures, and report.html, which holds all of it in one file.
+latents.csv, per_class.csv and per_factor.csv where classes and factors are known, pictures, and
+report.html, which holds all of it in one file.
 """
 
 from dataclasses import asdict
@@ -62,6 +63,8 @@ def write_figures(folder: Path, judgement: Judgement) -> None:
     judgement.profile.to_csv(folder / "latents.csv", index=False)
     if judgement.per_class is not None:
         judgement.per_class.to_csv(folder / "per_class.csv", index=False)
+    if judgement.per_factor is not None:
+        judgement.per_factor.to_csv(folder / "per_factor.csv", index=False)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pydantic import Field
 from stages.assembly.first_stage import FirstStageParams
 from stages.assembly.judge import JudgeOptions
 from stages.assembly.second_stage import SecondStageParams
+from stages.bottlenecks.base import LatentSpec
 from stages.core.devices import Device
 from stages.core.errors import EXIT_USER_ERROR, LatentlineError, ParamsError
 from stages.core.sections import PARAMS_PATH, parse_params, read_yaml
@@ -20,7 +21,10 @@ from stages.datasets.base import DatasetOptions
 from stages.encoding.options import EncodeOptions
 from stages.evaluation.options import EvaluateOptions
 from stages.sampling.options import SamplingOptions
+from stages.training.adversary import AdversaryOptions
+from stages.training.collapse import CollapseOptions
 from stages.training.options import TrainingOptions
+from stages.training.perceptual import PerceptualOptions
 
 __all__ = ["Params", "check"]
 
@@ -35,6 +39,9 @@ class Params(FirstStageParams, SecondStageParams):
     judge: JudgeOptions
     train_judge: TrainingOptions
     train_autoencoder: TrainingOptions
+    collapse: CollapseOptions
+    perceptual: PerceptualOptions
+    adversary: AdversaryOptions
     encode: EncodeOptions
     train_prior: TrainingOptions
     sampling: SamplingOptions
@@ -74,12 +81,13 @@ def _codes_fit_their_type(params: Params) -> None:
 
 
 def _prior_models_the_latents(params: Params) -> None:
-    stored, prior = params.bottleneck.latents, params.prior
+    stored, prior = _latent_spec(params).kind, params.prior
     if stored not in prior.models:
         raise ValueError(
             f"prior.kind: {prior.kind!r} models {' or '.join(prior.models)}, but bottleneck "
             f"{params.bottleneck.kind!r} stores {stored}; choose a prior for {stored}"
         )
+    prior.check_latents(_latent_spec(params))
     if prior.has_head and params.head.models != stored:
         raise ValueError(
             f"head.kind: {params.head.kind!r} describes {params.head.models}, but bottleneck "
@@ -96,9 +104,10 @@ def _likelihood_suits_the_images(params: Params) -> None:
         )
 
 
-def _latent_spec(params: Params) -> Any:
+def _latent_spec(params: Params) -> LatentSpec:
     features = params.backbone.feature_shape(params.dataset.image_shape)
-    return params.bottleneck.latent_spec(features)
+    # How many classes the data have is known once they are prepared; `1` stands for some.
+    return params.autoencoder.latent_spec(params.bottleneck, features, num_classes=1)
 
 
 def _guidance_has_what_it_needs(params: Params) -> None:
@@ -111,12 +120,22 @@ def _guidance_has_what_it_needs(params: Params) -> None:
         )
 
 
+def _adaptive_weights_need_a_graph(params: Params) -> None:
+    adversary = params.adversary
+    if adversary.weight and adversary.adaptive and params.train_autoencoder.compile:
+        raise ValueError(
+            "adversary.adaptive: looks into the graph of the model, which a compiled model hides; "
+            "set train_autoencoder.compile: false or adversary.adaptive: false"
+        )
+
+
 RULES: tuple[Callable[[Params], None], ...] = (
     _grid_divides,
     _codes_fit_their_type,
     _prior_models_the_latents,
     _guidance_has_what_it_needs,
     _likelihood_suits_the_images,
+    _adaptive_weights_need_a_graph,
 )
 
 

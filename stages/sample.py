@@ -52,14 +52,18 @@ def sample(params: Params, run: Run) -> None:
     first = load_first_stage(run.inputs["autoencoder"].path, device)
     scale = second.prior.spec.scale
     sampler = Sampler(
-        second.prior, lambda latents: first.pixels(latents, scale), params.sampling, device
+        second.prior,
+        lambda latents, labels: first.pixels(latents, scale, labels),
+        params.sampling,
+        device,
+        num_classes=first.autoencoder.num_classes,
     )
     draw_pieces(sampler, run)
     about: dict[str, Any] = {
         "autoencoder": first.artifact.digest,
         "prior": second.artifact.digest,
         "sampling": params.sampling.model_dump(mode="json"),
-        "class_names": second.class_names,
+        "class_names": second.class_names if sampler.classes else None,
     }
     with new_artifact(OUTPUT, "samples", about) as folder:
         about["mean_log_probability"] = _write(folder, params.sampling, first, second, run)
@@ -90,7 +94,7 @@ def _write(
     )
     labels = np.empty(options.count, np.int64)
     log_probability = np.empty(options.count)
-    schema = _schema(second)
+    schema = _schema(first, second)
     with pq.ParquetWriter(folder / "samples.parquet", schema) as writer:
         for start, drawn in read_pieces(options.count, options.batch_size, run.work):
             rows = slice(start, start + len(drawn.labels))
@@ -99,14 +103,15 @@ def _write(
             log_probability[rows] = drawn.log_probability
             writer.write_table(_table(start, drawn, options.seed, second, schema))
     images.flush()
-    save_png(picture_of_samples(images, labels, second.class_names), folder / "samples.png")
+    names = second.class_names if "label" in schema.names else None
+    save_png(picture_of_samples(images, labels, names), folder / "samples.png")
     return float(log_probability.mean())
 
 
-def _schema(second: SecondStage) -> pa.Schema:
+def _schema(first: FirstStage, second: SecondStage) -> pa.Schema:
     spec = second.prior.spec
     columns = {"index": pa.int64(), "seed": pa.int64(), "log_probability": pa.float32()}
-    if second.prior.num_classes:
+    if max(second.prior.num_classes, first.autoencoder.num_classes):
         columns |= {"label": pa.int64(), "class_name": pa.string()}
     if spec.kind == "codes":
         columns["codes"] = pa.list_(pa.from_numpy_dtype(code_type(spec.num_codes)), spec.tokens)

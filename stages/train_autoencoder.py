@@ -2,7 +2,8 @@
 
     python -m stages.train_autoencoder
 
-Reads data/prepared, writes data/autoencoder: weights, config, history.csv, reconstructions.png.
+Reads data/prepared, writes data/autoencoder: weights, config, history.csv, reconstructions.png and
+units_over_time.png (KL per latent dimension, or use of each code, at every validation).
 """
 
 from pathlib import Path
@@ -20,9 +21,13 @@ from stages.core.pictures import labelled_rows, save_png
 from stages.core.randomness import seed_everything
 from stages.core.stage import Run, run_stage
 from stages.stores.prepared import PreparedSplit, open_prepared
+from stages.training.adversary import AdversaryOptions
+from stages.training.appearance import build_appearance
 from stages.training.autoencoder_task import AutoencoderTask
+from stages.training.collapse import CollapseMonitor, CollapseOptions
 from stages.training.loop import Fitted, fit
 from stages.training.options import TrainingOptions
+from stages.training.perceptual import PerceptualOptions
 
 OUTPUT = Path("data/autoencoder")
 PICTURED = 16
@@ -34,6 +39,9 @@ class Params(FirstStageParams):
     seed: int = Field(ge=0)
     device: Device
     train_autoencoder: TrainingOptions
+    collapse: CollapseOptions
+    perceptual: PerceptualOptions
+    adversary: AdversaryOptions
 
 
 def train_autoencoder(params: Params, run: Run) -> None:
@@ -41,20 +49,32 @@ def train_autoencoder(params: Params, run: Run) -> None:
     prepared = open_prepared(run.inputs["prepared"].path)
     device = resolve_device(params.device)
     seed_everything(params.seed, "autoencoder")
-    autoencoder = build_first_stage(params, prepared.image_shape)
+    autoencoder = build_first_stage(params, prepared.image_shape, prepared.num_classes)
     validation = prepared.split("validation")
-    task = AutoencoderTask(autoencoder, prepared.split("train"), validation, params.seed)
+    monitor = CollapseMonitor(params.collapse, run.tracker.log_tag)
+    appearance = build_appearance(
+        params.perceptual,
+        params.adversary,
+        prepared.image_shape,
+        seed=params.seed,
+        device=device,
+    )
+    train = prepared.split("train")
+    task = AutoencoderTask(autoencoder, train, validation, monitor, params.seed, appearance)
     fitted = fit(task, params.train_autoencoder, run, seed=params.seed, device=device)
     about = {
         "prepared": run.inputs["prepared"].digest,
         "best_step": fitted.best_step,
         "parameters": sum(p.numel() for p in autoencoder.parameters()),
+        **appearance.about,
     }
     with new_artifact(OUTPUT, "autoencoder", about) as folder:
-        save_first_stage(folder, fitted.module, params, prepared.image_shape)
+        save_first_stage(folder, fitted.module, params, prepared.image_shape, prepared.num_classes)
         fitted.history.to_csv(folder / "history.csv", index=False)
         _picture(folder / "reconstructions.png", fitted, validation, device)
-    run.tracker.log_image(OUTPUT / "reconstructions.png", "reconstructions")
+        monitor.draw(folder / "units_over_time.png", autoencoder.spec.kind)
+    for picture in ("reconstructions", "units_over_time"):
+        run.tracker.log_image(OUTPUT / f"{picture}.png", picture)
     run.tracker.log_file(OUTPUT / "history.csv")
     run.tracker.log_model("autoencoder", OUTPUT, open_artifact(OUTPUT, "autoencoder").digest)
 
@@ -64,10 +84,13 @@ def _picture(path: Path, fitted: Fitted, validation: PreparedSplit, device: torc
     """Validation images above their reconstructions."""
     autoencoder: Autoencoder = fitted.module
     pixels = np.array(validation.images[:PICTURED])
-    images = from_pixels(torch.from_numpy(pixels).to(device))
-    latents = autoencoder.encode(images)
+    labels = None
+    if autoencoder.num_classes:
+        assert validation.labels is not None
+        labels = torch.from_numpy(validation.labels[:PICTURED]).to(device)
+    latents = autoencoder.encode(from_pixels(torch.from_numpy(pixels).to(device)), labels)
     points = latents if isinstance(latents, torch.Tensor) else latents.mean
-    means = autoencoder.likelihood.mean(autoencoder.decode(points))
+    means = autoencoder.likelihood.mean(autoencoder.decode(points, labels))
     rows = [("original", pixels), ("rebuilt", to_pixels(means).cpu().numpy())]
     save_png(labelled_rows(rows), path)
 

@@ -48,10 +48,10 @@ class PoolingAutoencoder(Autoencoder):
     def spec(self):
         return self.stored
 
-    def forward(self, images, generator=None):
+    def forward(self, images, labels=None, generator=None, step=None):
         raise AssertionError("encoding trains nothing")
 
-    def encode(self, images):
+    def encode(self, images, labels=None):
         self.calls += 1
         self.on_call(self.calls)
         pooled = nn.functional.avg_pool2d(images, 2)
@@ -61,7 +61,7 @@ class PoolingAutoencoder(Autoencoder):
         mean = torch.einsum("oc,bchw->bohw", mixing, pooled) + 1.5
         return DiagonalGaussian(mean, self.log_variance + 0.1 * mean)
 
-    def decode(self, latents):
+    def decode(self, latents, labels=None):
         return latents
 
 
@@ -105,7 +105,7 @@ def options(**changes):
 
 def first_stage(autoencoder):
     params = FirstStageParams.model_construct()
-    return FirstStage(autoencoder, IMAGE, artifact("autoencoder", "a"), params)
+    return FirstStage(autoencoder, IMAGE, CLASSES, artifact("autoencoder", "a"), params)
 
 
 def run_in(work):
@@ -247,6 +247,7 @@ def test_an_autoencoder_for_other_images_is_refused(tmp_path, prepared):
     stage = FirstStage(
         PoolingAutoencoder(CODES),
         ImageShape(1, 4, 6),
+        CLASSES,
         artifact("autoencoder", "a"),
         FirstStageParams.model_construct(),
     )

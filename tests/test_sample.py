@@ -19,6 +19,8 @@ from stages.core.stage import Run
 from stages.core.tracking import NullTracker
 from stages.sample import OUTPUT, Params, sample
 from stages.sampling.draw import GROUP
+from tests.backbones.examples import conv
+from tests.objectives.examples import ELBO
 
 IMAGE = ImageShape(channels=3, height=6, width=4)
 BOTTLENECKS = {
@@ -27,12 +29,13 @@ BOTTLENECKS = {
         "num_codes": 5,
         "dim": 4,
         "commitment_weight": 0.25,
+        "gradient": "straight_through",
         "decay": 0.99,
         "revive_below": 0.0,
         "kmeans_iterations": 0,
         "kmeans_vectors": 1,
     },
-    "continuous": {"kind": "gaussian", "layout": "spatial", "channels": 2, "kl_weight": 1.0},
+    "continuous": {"kind": "gaussian", "layout": "spatial", "channels": 2},
 }
 HEADS = {
     "codes": {"kind": "categorical"},
@@ -53,9 +56,10 @@ SAMPLING = {
 def make_autoencoder(stored):
     raw = {
         "autoencoder": {"kind": "flat"},
-        "backbone": {"kind": "conv", "widths": [4], "blocks": 0, "upsampling": "nearest"},
+        "backbone": conv([4], 0),
         "bottleneck": BOTTLENECKS[stored],
         "likelihood": {"kind": "gaussian", "sigma": "fixed", "value": 0.1, "decay": 0.9},
+        "objective": ELBO,
     }
     params = parse_params(FirstStageParams, raw, source="params.yaml", strict=True)
     torch.manual_seed(0)

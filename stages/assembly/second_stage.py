@@ -11,6 +11,7 @@ let its users refuse any other.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -94,7 +95,7 @@ def save_second_stage(
         },
         "spec": asdict(prior.spec),
         "num_classes": prior.num_classes,
-        "class_names": class_names if prior.num_classes else None,
+        "class_names": class_names,
         "autoencoder": autoencoder_digest,
         "latents": latents_digest,
     }
@@ -115,7 +116,7 @@ def load_second_stage(path: Path, device: torch.device) -> SecondStage:
         params = parse_params(
             SecondStageParams, config["sections"], source=str(config_path), strict=True
         )
-        prior = build_second_stage(params, LatentSpec(**config["spec"]), config["num_classes"])
+        prior = build_second_stage(params, _spec(config["spec"]), config["num_classes"])
         prior.load_state_dict(read_weights(artifact, _WEIGHTS))
         about = config["autoencoder"], config["latents"], config["class_names"]
     except ArtifactError:
@@ -125,3 +126,9 @@ def load_second_stage(path: Path, device: torch.device) -> SecondStage:
             f"{path}: a prior of another version ({error}); train it again: `dvc repro train_prior`"
         ) from None
     return SecondStage(prior.requires_grad_(False).eval().to(device), artifact, *about, params)
+
+
+def _spec(stored: dict[str, Any]) -> LatentSpec:
+    # JSON has lists only; a spec is compared with others.
+    tuples = {"parts": tuple(map(tuple, stored["parts"])), "reference": tuple(stored["reference"])}
+    return LatentSpec(**stored | tuples)

@@ -26,7 +26,7 @@ class BackboneOptions(MemberOptions):
 
 
 class Backbone(nn.Module, ABC):
-    """An encoder and the decoder that mirrors it.
+    """An encoder, and the decoder that leads back.
 
     Attributes:
         encoder: Images (batch, channels, height, width) in [-1, 1] -> features.

@@ -1,12 +1,18 @@
-"""A convolutional encoder and the decoder that mirrors it.
+"""A convolutional encoder and a decoder that mirrors it, or a weaker one.
 
     encoder   per level: 4x4 convolution of stride 2, residual blocks
     decoder   per level, in reverse: residual blocks, doubling
-    last      doubling to widths[0] / 4 maps, then a 3x3 convolution to the likelihood's parameters
+    last      doubling to decoder_widths[0] / 4 maps, then a 3x3 convolution to the likelihood's
+              parameters
 
 The first level halves the image at once, so that nothing expensive runs at full resolution; the
 last doubling keeps as many numbers as the level below it (four times the pixels, a quarter of the
 maps), so that edges are drawn by a nonlinear layer at full resolution and cost little.
+
+A decoder that can do without its latents will; one remedy against posterior collapse is to limit
+it. Three parameters do: fewer maps, fewer blocks, and a smaller receptive field. With
+decoder_kernel 1 only the doublings and the last convolution look sideways: over L levels a cell of
+the grid then reaches 3 * 2^L rows and columns of pixels, its own 2^L and as many on either side.
 
 After VQ-VAE (van den Oord et al. 2017, section 4.1). Differs: residual blocks stand on every
 level, not on the smallest only; blocks start as the identity (stages/nn/residual.py); upsampling is
@@ -16,7 +22,7 @@ nearest or transposed, by choice.
 from typing import Annotated, Literal
 
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from stages.backbones.base import Backbone, BackboneOptions
@@ -40,9 +46,24 @@ class ConvOptions(BackboneOptions):
     widths: tuple[Annotated[int, Field(ge=4)], ...] = Field(min_length=1)
     """Maps of each level, from the image inwards; every level halves height and width."""
     blocks: int = Field(ge=0)
-    """Residual blocks per level, in the encoder and again in the decoder."""
+    """Residual blocks per level of the encoder."""
+    decoder_widths: tuple[Annotated[int, Field(ge=4)], ...]
+    """Maps of each level of the decoder, from the image inwards too; empty: those of `widths`."""
+    decoder_blocks: int = Field(ge=0)
+    """Residual blocks per level of the decoder."""
+    decoder_kernel: Literal[1, 3]
+    """Rows and columns that the decoder's residual blocks see; 1: no neighbours."""
     upsampling: Upsampling
     """`nearest`: repeat, then convolve; `transposed`: free 4x4 kernels."""
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> "ConvOptions":
+        if len(self.decoder_widths) not in (0, len(self.widths)):
+            raise ValueError(
+                f"decoder_widths must name the maps of as many levels as widths, "
+                f"{len(self.widths)}, or be empty; got {len(self.decoder_widths)}"
+            )
+        return self
 
     def feature_shape(self, image: ImageShape) -> FeatureShape:
         """Grid of the innermost level.
@@ -94,10 +115,12 @@ class _Decoder(nn.Module):
     def __init__(self, options: ConvOptions, out_channels: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        inwards = options.widths
+        inwards = options.decoder_widths or options.widths
+        if inwards[-1] != options.widths[-1]:
+            layers.append(convolution(options.widths[-1], inwards[-1], 1, gain=LINEAR))
         full_resolution = inwards[0] // 4
         for width, after in zip(inwards[::-1], (*inwards[-2::-1], full_resolution), strict=True):
-            layers.extend(residual_blocks(width, options.blocks))
+            layers.extend(residual_blocks(width, options.decoder_blocks, options.decoder_kernel))
             layers.append(nn.SiLU())
             layers.append(upsampling(options.upsampling, width, after))
         layers.append(nn.SiLU())

@@ -16,6 +16,7 @@ from stages.bottlenecks.base import Bottleneck, Bottlenecked, BottleneckOptions,
 from stages.core.shapes import Features, FeatureShape
 from stages.nn.distributions import LATENT_LOG_VARIANCE_RANGE, DiagonalGaussian
 from stages.nn.projections import Layout, features_from_latents, grid_shape, latents_from_features
+from stages.nn.schedules import Step
 
 __all__ = ["Identity", "IdentityOptions"]
 
@@ -47,12 +48,17 @@ class Identity(Bottleneck):
         self.project_in = latents_from_features(options.layout, features, options.channels)
         self.project_out = features_from_latents(options.layout, features, options.channels)
 
-    def forward(self, features: Features, generator: torch.Generator | None = None) -> Bottlenecked:
+    def forward(
+        self,
+        features: Features,
+        generator: torch.Generator | None = None,
+        step: Step | None = None,
+    ) -> Bottlenecked:
         """Project in and out; nothing is drawn and nothing is charged."""
         posterior = self.encode(features)
         return Bottlenecked(
             features=self.decode(posterior.mean),
-            rate=posterior.mean.new_zeros(len(features)),
+            kl=None,
             auxiliary=posterior.mean.new_zeros(()),
             posterior=posterior,
         )

@@ -13,7 +13,8 @@ the codebook.
 
 Differs: vectors are projected to `dim` numbers first, as few are chosen more evenly (Yu et al.
 2022, section 3.2); k-means start; entries that fall out of use move onto recent vectors. Their
-moments in the optimiser are not reset: they decay within some hundred steps.
+moments in the optimiser are not reset: they decay within some hundred steps. The gradient may pass
+by rotation instead of straight through.
 """
 
 from typing import Literal
@@ -21,11 +22,11 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import Bottleneck, Bottlenecked, BottleneckOptions, LatentSpec
 from stages.core.shapes import Codes, Features, FeatureShape
+from stages.nn.code_gradient import replaced
 from stages.nn.codebook import (
     code_counts,
     flat_vectors,
@@ -33,35 +34,22 @@ from stages.nn.codebook import (
     nearest_codes,
     perplexity,
     revival,
-    straight_through,
     vectors_of,
 )
+from stages.nn.codebook_options import CodebookOptions
 from stages.nn.processes import from_first_process, sum_over_processes
 from stages.nn.projections import features_from_latents, latents_from_features
+from stages.nn.schedules import Step
 
 __all__ = ["VQOptions", "VectorQuantizer"]
 
 
-class VQOptions(BottleneckOptions):
+class VQOptions(CodebookOptions, BottleneckOptions):
     """Parameters of vector quantization by gradient."""
 
     latents = "codes"
 
     kind: Literal["vq"]
-    num_codes: int = Field(ge=2)
-    """Entries of the codebook."""
-    dim: int = Field(ge=1)
-    """Numbers per entry."""
-    commitment_weight: float = Field(ge=0)
-    """Weight of the pull of vectors to their entries."""
-    decay: float = Field(ge=0, lt=1)
-    """Of the moving average of each entry's use, per step."""
-    revive_below: float = Field(ge=0, lt=1)
-    """An entry used less than this share of uniform use is moved onto a recent vector; 0: never."""
-    kmeans_iterations: int = Field(ge=0)
-    """Passes of k-means at the start; 0: entries start on random vectors."""
-    kmeans_vectors: int = Field(ge=1)
-    """Vectors of the first, large batch that k-means looks at."""
 
     def latent_spec(self, features: FeatureShape) -> LatentSpec:
         """A grid of codes, one per cell of the features."""
@@ -88,7 +76,12 @@ class VectorQuantizer(Bottleneck):
         self.register_buffer("use", torch.full((options.num_codes,), 1.0 / options.num_codes))
         self._recent: tuple[Tensor, Tensor] | None = None
 
-    def forward(self, features: Features, generator: torch.Generator | None = None) -> Bottlenecked:
+    def forward(
+        self,
+        features: Features,
+        generator: torch.Generator | None = None,
+        step: Step | None = None,
+    ) -> Bottlenecked:
         """Quantize, with both losses; in training, use is counted."""
         with torch.autocast(features.device.type, enabled=False):
             latents = self.project_in(features.float())
@@ -96,12 +89,12 @@ class VectorQuantizer(Bottleneck):
             vectors = vectors_of(codes, self.codebook)
             commitment_loss = F.mse_loss(latents, vectors.detach())
             codebook_loss = F.mse_loss(vectors, latents.detach())
-            quantized = self.project_out(straight_through(latents, vectors))
+            quantized = self.project_out(replaced(latents, vectors, self.options.gradient))
         if self.training:
             self._observe(codes, flat_vectors(latents.detach()), distances)
         return Bottlenecked(
             features=quantized,
-            rate=latents.new_zeros(len(latents)),
+            kl=None,
             auxiliary=codebook_loss + self.options.commitment_weight * commitment_loss,
             codes=codes,
             statistics={

@@ -199,6 +199,8 @@ class Delivery:
         match record["kind"]:
             case "params":
                 send_params(self._store(), self._run_id, record["params"])
+            case "tag":
+                self._store().set_tag(self._run_id, record["name"], record["value"])
             case "image":
                 self._send_image(record)
             case "file":

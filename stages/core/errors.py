@@ -4,7 +4,8 @@
     ├── ParamsError               params.yaml: names the field, what must hold, what came
     ├── DataError                 images, folders, archives a user gave
     ├── ArtifactError             the output of an earlier stage is missing, damaged or foreign
-    └── DivergenceError           a non-finite loss: names the step and the last good checkpoint
+    ├── DivergenceError           a non-finite loss: names the step and the last good checkpoint
+    └── CollapseError             latents that say nothing, where the parameters say to stop then
     Interrupted                   SIGTERM or SIGINT: state is saved; exit status 75, run again
 
 Anything else that reaches the top is a defect of ours and keeps its traceback.
@@ -14,6 +15,7 @@ __all__ = [
     "EXIT_INTERRUPTED",
     "EXIT_USER_ERROR",
     "ArtifactError",
+    "CollapseError",
     "DataError",
     "DivergenceError",
     "Interrupted",
@@ -44,6 +46,10 @@ class ArtifactError(LatentlineError):
 
 class DivergenceError(LatentlineError):
     """Training met a non-finite loss or gradient."""
+
+
+class CollapseError(LatentlineError):
+    """Too many latent dimensions or codes carry nothing, and `collapse.stop` is true."""
 
 
 class Interrupted(Exception):

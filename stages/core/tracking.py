@@ -56,6 +56,10 @@ class Tracker(ABC):
         """Record parameters; nested sections become dotted names."""
         self._append("params", params=dict(params))
 
+    def log_tag(self, name: str, value: str) -> None:
+        """Record a word about the run that people search for."""
+        self._append("tag", name=name, value=value)
+
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record numbers of one step; logging a step again after a resume is harmless."""
         values = {name: float(value) for name, value in metrics.items()}

@@ -21,7 +21,7 @@ from stages.core.artifacts import new_artifact
 from stages.core.errors import ArtifactError, ParamsError
 from stages.core.intensities import from_pixels
 from stages.core.progress import progress
-from stages.core.shapes import Images
+from stages.core.shapes import Images, Labels
 from stages.core.stage import Run
 from stages.datasets.base import SPLITS
 from stages.encoding.options import EncodeOptions
@@ -78,6 +78,12 @@ def encode_dataset(
             f"autoencoder takes {tuple(first_stage.image)} (channels, height, width); train it on "
             "these images (`dvc repro`)"
         )
+    classes = first_stage.autoencoder.num_classes
+    if classes != prepared.num_classes and classes:
+        raise ArtifactError(
+            f"{prepared.artifact.path} has {prepared.num_classes} classes, but the autoencoder is "
+            f"conditioned on {classes}; train it on these images (`dvc repro`)"
+        )
     splits = {name: prepared.split(name) for name in SPLITS}
     pieces = {}
     for name, split in splits.items():
@@ -114,20 +120,25 @@ def _encode_split(
             chosen = pieces.images(piece)
             pixels = np.array(split.images[chosen.start : chosen.stop])
             images = from_pixels(torch.from_numpy(pixels).to(device))
-            rows = _latents(images, views, first_stage)
+            labels = None
+            if first_stage.autoencoder.num_classes and split.labels is not None:
+                labels = torch.from_numpy(split.labels[chosen.start : chosen.stop]).to(device)
+            rows = _latents(images, labels, views, first_stage)
             _require_finite(rows, f"images {chosen.start} to {chosen.stop - 1} of {name}")
             pieces.write(piece, rows)
             bar.advance(len(chosen))
     run.raise_if_stopped()
 
 
-def _latents(images: Images, views: tuple[str, ...], first_stage: FirstStage) -> Rows:
+def _latents(
+    images: Images, labels: Labels | None, views: tuple[str, ...], first_stage: FirstStage
+) -> Rows:
     """Latents of all views of some images, image by image, in the bottleneck's own units."""
     spec = first_stage.autoencoder.spec
     # Exact float32: TensorFloat-32 would move features across the borders between codes.
     exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     with torch.inference_mode(), exact:
-        encoded = [first_stage.autoencoder.encode(VIEWS[view](images)) for view in views]
+        encoded = [first_stage.autoencoder.encode(VIEWS[view](images), labels) for view in views]
     if spec.kind == "codes":
         codes = _image_major(encoded)
         assert codes.min() >= 0 and codes.max() < spec.num_codes, "codes outside the alphabet"
@@ -168,6 +179,9 @@ def _header(
         channels=spec.channels,
         scale=1.0 if spec.kind == "codes" else latent_scale(train),
         deterministic=spec.deterministic,
+        parts=spec.parts,
+        posterior=spec.posterior,
+        reference=spec.reference,
         precision=options.precision,
         views=options.views,
         num_classes=prepared.num_classes,

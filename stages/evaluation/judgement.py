@@ -1,10 +1,12 @@
 """The judgement of a line: every figure with its protocol, and what the pictures need.
 
-Three passes, none of which holds more than a batch of images as floats: the test split, the
-samples, the training split. Which metrics there are is decided here, one line each.
+Passes that hold no more than a batch of images as floats: the test split, the samples, the training
+split, and the test split once more where it is weighed. Which metrics there are is decided here,
+one line each.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,14 +16,19 @@ from stages.assembly.judge import Judge
 from stages.core.intensities import ROUNDING_RULE
 from stages.core.stage import Run
 from stages.evaluation.comparison import Comparison
+from stages.evaluation.factors import TITLE as FACTORS
+from stages.evaluation.factors import judge_factors
 from stages.evaluation.line import Line
 from stages.evaluation.observe import chunks, evenly_spaced, observe_test
 from stages.evaluation.options import EvaluateOptions
+from stages.evaluation.weighing import weigh_test
 from stages.metrics.base import Figure, Metric, Protocol
 from stages.metrics.codes import CodeUsage
 from stages.metrics.latents import LatentActivity
 from stages.metrics.likelihood import TwoStageLikelihood
+from stages.metrics.perceptual import PerceptualSimilarity
 from stages.metrics.reconstruction import Reconstruction
+from stages.nn.lpips import open_lpips
 
 __all__ = ["Judgement", "judge_line"]
 
@@ -38,6 +45,8 @@ class Judgement:
     profile_title: str
     per_class: pd.DataFrame | None
     """One row per class; None where the judge was not taught classes."""
+    per_factor: pd.DataFrame | None
+    """One row per known factor of the images; None where none are known or looked at."""
     sample_distances: np.ndarray
     """Distances of the queried samples to their nearest training images, in units of the median
     of test images; (samples, neighbours)."""
@@ -65,7 +74,7 @@ def judge_line(
     Raises:
         Interrupted: If the stage was asked to stop.
     """
-    metrics = metrics_of(line)
+    metrics = metrics_of(line, options, device)
     comparison = Comparison(line.judge, device, options.neighbour_queries)
     rows = evenly_spaced(len(line.latents.split("test")), options.max_images)
     for seen, labels in observe_test(line, rows, options.batch_size, seed, device):
@@ -78,22 +87,43 @@ def judge_line(
     run.raise_if_stopped()
     _see_train(line, comparison, options)
     groups = {metric.title: metric.figures(_of_test(line, seed)) for metric in metrics}
+    groups[TwoStageLikelihood.title] += weigh_test(
+        line, options, seed, run, device, _of_test(line, seed)
+    )
+    factors = judge_factors(
+        line.prepared.split("test"),
+        line.latents.split("test"),
+        options.factor_images,
+        seed,
+        _of_test(line, seed),
+    )
+    if factors is not None:
+        groups[FACTORS] = factors.figures
     groups["Samples"] = comparison.figures(
         {**_of_test(line, seed), **_of_judge(line.judge)},
         {**_of_samples(line), **_of_judge(line.judge)},
     )
-    return _judgement(line, groups, metrics, comparison)
+    per_factor = None if factors is None else factors.table
+    return _judgement(line, groups, metrics, comparison, per_factor)
 
 
-def metrics_of(line: Line) -> list[Metric]:
-    """The figures taken over the test split."""
-    spec = line.latents.spec
-    discretized = type(line.first_stage.params.likelihood).discretized
-    return [
+def metrics_of(line: Line, options: EvaluateOptions, device: torch.device) -> list[Metric]:
+    """The figures taken over the test split.
+
+    Raises:
+        ParamsError: If weights that the options name cannot be read.
+    """
+    spec, image = line.latents.spec, line.first_stage.image
+    discretized = line.first_stage.params.likelihood.discretized
+    metrics: list[Metric] = [
         Reconstruction(),
         CodeUsage(spec.num_codes) if spec.kind == "codes" else LatentActivity(spec),
-        TwoStageLikelihood(spec, line.first_stage.image, discretized),
+        TwoStageLikelihood(spec, image, discretized),
     ]
+    if options.lpips_weights:
+        network = open_lpips(Path(options.lpips_weights), image, field="evaluate.lpips_weights")
+        metrics.append(PerceptualSimilarity(network.to(device)))
+    return metrics
 
 
 def _see_samples(line: Line, comparison: Comparison, options: EvaluateOptions) -> None:
@@ -144,7 +174,11 @@ def _of_judge(judge: Judge) -> Protocol:
 
 
 def _judgement(
-    line: Line, groups: dict[str, list[Figure]], metrics: list[Metric], comparison: Comparison
+    line: Line,
+    groups: dict[str, list[Figure]],
+    metrics: list[Metric],
+    comparison: Comparison,
+    per_factor: pd.DataFrame | None,
 ) -> Judgement:
     classes = line.judge.config.num_classes
     names = [line.class_name(label) for label in range(classes)]
@@ -155,6 +189,7 @@ def _judgement(
         profile=profile,
         profile_title=title,
         per_class=comparison.per_class(names) if classes else None,
+        per_factor=per_factor,
         sample_distances=(comparison.sample_distances / usual).numpy(),
         sample_neighbours=comparison.neighbours.rows[: comparison.num_queries].cpu().numpy(),
     )

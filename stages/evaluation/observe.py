@@ -1,27 +1,27 @@
 """The test split as the trained line sees it, batch by batch.
 
 Every image is rebuilt from what is stored of it (codes, or the mean of its posterior), and its
-latents are judged by the prior. Where there is a posterior, one draw per image is taken from one
-stream of noise in the order of the split, so the draws do not depend on the batch size. Own units
-are computed in float64: the noise of a nearly deterministic posterior would drown in float32.
+latents are judged by the prior. Where there is a posterior, one draw of each image is taken from a
+stream of its own, so that draws depend neither on the batch size nor on which images are looked at.
+Own units are computed in float64: the noise of a nearly deterministic posterior would drown in
+float32.
 """
 
-import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stages.bottlenecks.base import LatentSpec
 from stages.core.intensities import from_pixels
 from stages.core.progress import progress
-from stages.core.randomness import numpy_stream
+from stages.core.randomness import torch_stream
 from stages.core.shapes import Labels, Nats, Pixels
 from stages.evaluation.line import Line
 from stages.metrics.base import Observation
 from stages.metrics.likelihood import own_units
-from stages.nn.distributions import DiagonalGaussian
+from stages.nn.posteriors import FactorizedPosterior
 from stages.stores.latents import LatentBatch
 
 __all__ = ["chunks", "evenly_spaced", "observe_test"]
@@ -56,65 +56,62 @@ def observe_test(
         device: Where the line computes; what is yielded lies on the CPU.
     """
     images, latents = line.prepared.split("test").images, line.latents.split("test")
-    noise = numpy_stream(seed, "evaluate", "posterior")
     for piece in chunks(rows, batch_size, "test split"):
         pixels = torch.from_numpy(np.array(images[latents.index[piece]]))
         stored = latents.batch(piece)
+        streams = [torch_stream(seed, "evaluate", "posterior", int(row)) for row in piece]
         with torch.inference_mode():
-            yield _observe(line, pixels, stored, noise, device), stored.labels
+            yield _observe(line, pixels, stored, streams, device), stored.labels
 
 
 def _observe(
     line: Line,
     pixels: Pixels,
     stored: LatentBatch,
-    noise: np.random.Generator,
+    streams: list[torch.Generator],
     device: torch.device,
 ) -> Observation:
     first, spec = line.first_stage, line.latents.spec
+    labels = None if stored.labels is None else stored.labels.to(device)
     if stored.codes is not None:
         latents = posterior = None
         point = draw = stored.codes.to(device)
     else:
         assert stored.mean is not None
-        posterior = _own_posterior(stored, spec)
-        latents = _draw(stored.mean.double() / spec.scale, posterior, noise)
+        posterior = stored.posterior
+        points = stored.mean.double() / spec.scale
+        latents = points if posterior is None else _draws(posterior, streams)
         point = stored.mean.to(device)
         draw = (latents * spec.scale).float().to(device)
     return Observation(
         images=pixels,
-        reconstructions=first.pixels(point, spec.scale).cpu(),
-        log_prior=own_units(_log_prior(line, draw, stored.labels), spec),
-        distortion=_distortion(line, pixels.to(device), draw),
+        reconstructions=first.pixels(point, spec.scale, labels).cpu(),
+        log_prior=own_units(_log_prior(line, draw, labels), spec),
+        distortion=_distortion(line, pixels.to(device), draw, labels),
         codes=stored.codes,
         latents=latents,
         posterior=posterior,
     )
 
 
-def _own_posterior(stored: LatentBatch, spec: LatentSpec) -> DiagonalGaussian | None:
-    """The posterior with the scale of the stored latents undone: for figures, not for decoding."""
-    if stored.mean is None or stored.log_variance is None:
-        return None
-    log_variance = stored.log_variance.double() - 2 * math.log(spec.scale)
-    return DiagonalGaussian(stored.mean.double() / spec.scale, log_variance)
-
-
-def _draw(points: Tensor, posterior: DiagonalGaussian | None, noise: np.random.Generator) -> Tensor:
-    if posterior is None:
-        return points
-    # NumPy's stream, cut into batches, is the same stream; torch's is not.
-    return points + posterior.std * torch.from_numpy(noise.standard_normal(points.shape))
+def _draws(posterior: FactorizedPosterior, streams: list[torch.Generator]) -> Tensor:
+    rows = zip(posterior.mean.split(1), posterior.log_variance.split(1), streams, strict=True)
+    return torch.cat(
+        [
+            replace(posterior, mean=mean, log_variance=log_variance).rsample(stream)
+            for mean, log_variance, stream in rows
+        ]
+    )
 
 
 def _log_prior(line: Line, draw: Tensor, labels: Labels | None) -> Nats:
     prior = line.second_stage.prior
     conditioned = labels is not None and prior.num_classes > 0
-    return prior.log_prob(draw, labels.to(draw.device) if conditioned else None).cpu()
+    return prior.log_prob(draw, labels if conditioned else None).cpu()
 
 
-def _distortion(line: Line, pixels: Pixels, draw: Tensor) -> Nats:
+def _distortion(line: Line, pixels: Pixels, draw: Tensor, labels: Labels | None) -> Nats:
     likelihood = line.first_stage.autoencoder.likelihood
-    parameters = line.first_stage.parameters(draw, line.latents.spec.scale)
+    parameters = line.first_stage.parameters(draw, line.latents.spec.scale, labels)
     target = likelihood.target(from_pixels(pixels), None)
     return -likelihood.log_prob(target, parameters).cpu()

@@ -20,5 +20,20 @@ class EvaluateOptions(Section):
     """Samples shown of each class; without classes ten times as many in all."""
     neighbour_queries: int = Field(gt=0)
     """Samples, and test images, whose nearest training images are sought."""
+    iwae_draws: int = Field(ge=0)
+    """Draws per image of the importance-weighted likelihood under the first stage's own prior; 0:
+    none. Published figures take 5000. Codes and points have no weights, and then no such figure."""
+    iwae_prior_draws: int = Field(ge=0)
+    """The same under the prior of the second stage, which is asked for its density each time; 0:
+    none."""
+    iwae_images: int = Field(ge=0)
+    """Test images that are weighed, evenly spaced; 0: all."""
+    iwae_batch_size: int = Field(gt=0)
+    """Images weighed together; their draws share a stream."""
+    factor_images: int = Field(ge=0)
+    """Test images whose latents are held against known factors (disentanglement); 0: none. Data
+    without known factors have no such figures."""
+    lpips_weights: str
+    """Folder with squeezenet1_1.pth and squeeze.pth, for LPIPS of reconstructions; "": none."""
     num_neighbours: int = Field(gt=0)
     """Samples shown beside their nearest training images."""

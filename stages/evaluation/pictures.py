@@ -9,14 +9,19 @@ from matplotlib.figure import Figure as Chart
 
 from stages.core.pictures import grid, labelled_rows, save_png
 from stages.evaluation.judgement import Judgement
+from stages.evaluation.levels import draw_levels
 from stages.evaluation.line import Line
 from stages.evaluation.observe import evenly_spaced
 from stages.evaluation.options import EvaluateOptions
+from stages.evaluation.traversals import draw_traversals
 
 __all__ = ["draw_pictures"]
 
 COLUMNS = 8
 """Images per row of the widest pictures: still visible on a phone."""
+MOVED = 500
+"""Test images whose latents say how far a traversal goes."""
+LEVELS_SEED = 0
 
 
 def draw_pictures(
@@ -29,7 +34,31 @@ def draw_pictures(
     shown["samples.png"] = _samples(folder, line, options.samples_per_class)
     shown["neighbours.png"] = _neighbours(folder, line, judgement, options.num_neighbours)
     shown["latents.png"] = _profile(folder, judgement)
+    if line.latents.spec.kind == "continuous":
+        shown |= _inside(folder, line, judgement, device)
     return shown
+
+
+def _inside(folder: Path, line: Line, judgement: Judgement, device: torch.device) -> dict[str, str]:
+    """What single dimensions and levels of continuous latents do."""
+    split = line.latents.split("test")
+    stored = split.batch(evenly_spaced(len(split), MOVED))
+    assert stored.mean is not None
+    kl = None if stored.posterior is None else stored.posterior.kl_per_number().mean(dim=0)
+    scale = line.latents.spec.scale
+    caption = draw_traversals(
+        folder,
+        line.first_stage,
+        stored.mean,
+        stored.log_variance,
+        scale,
+        stored.labels,
+        device,
+        kl=kl,
+    )
+    few = stored.mean[:COLUMNS].to(device)
+    levels = draw_levels(folder, line.first_stage, few, scale, LEVELS_SEED)
+    return {"traversals.png": caption, **levels}
 
 
 @torch.inference_mode()
@@ -38,7 +67,9 @@ def _reconstructions(folder: Path, line: Line, rows: np.ndarray, device: torch.d
     stored = split.batch(rows)
     points = stored.codes if stored.codes is not None else stored.mean
     assert points is not None
-    rebuilt = line.first_stage.pixels(points.to(device), line.latents.spec.scale).cpu().numpy()
+    labels = None if stored.labels is None else stored.labels.to(device)
+    pixels = line.first_stage.pixels(points.to(device), line.latents.spec.scale, labels)
+    rebuilt = pixels.cpu().numpy()
     originals = np.array(line.prepared.split("test").images[split.index[rows]])
     strips = []
     for start in range(0, len(rows), COLUMNS):

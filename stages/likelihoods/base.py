@@ -23,7 +23,8 @@ class LikelihoodOptions(MemberOptions):
     """Base of the likelihoods' options."""
 
     discretized: ClassVar[bool]
-    """Whether it is a true probability of 8-bit images, so that bits per dim mean something."""
+    """Whether it is a true probability of 8-bit images, so that bits per dim mean something; where
+    that hangs on a parameter, a property: ask the options of a run, not their class."""
 
 
 class Likelihood(nn.Module, ABC):
@@ -44,7 +45,7 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def mean(self, parameters: Parameters) -> Images:
-        """E[x given z], in [-1, 1]."""
+        """E[x given z], in [-1, 1]; where that cannot be computed, what the member says instead."""
 
     @abstractmethod
     def sample(self, parameters: Parameters, generator: torch.Generator) -> Images:
@@ -53,8 +54,12 @@ class Likelihood(nn.Module, ABC):
     def target(self, images: Images, generator: torch.Generator | None) -> Images:
         """The images the likelihood has to explain (binarised, for `bernoulli`); default: same.
 
+        Targets are targets of themselves: what was drawn once, such as a test split binarised with
+        a stream of its own, may pass through the model as it is.
+
         Args:
             images: Images in [-1, 1].
-            generator: Source of randomness in training; None asks for the deterministic form.
+            generator: Source of randomness, in training or evaluation mode alike; None asks for the
+                deterministic form.
         """
         return images

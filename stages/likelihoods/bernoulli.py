@@ -4,6 +4,7 @@
 
 Grey images are made binary first. `dynamic`: white with a probability equal to the grey value,
 drawn anew each time (Salakhutdinov & Murray 2008); `threshold`: white from the middle grey upwards.
+Binary images stay as they are, so a test split may be binarised once, by one draw, and judged so.
 """
 
 from typing import Literal

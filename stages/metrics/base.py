@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stages.core.shapes import Codes, Nats, Pixels
-from stages.nn.distributions import DiagonalGaussian
+from stages.nn.distributions import Posterior
 
 __all__ = ["Direction", "Figure", "Metric", "Observation", "Protocol"]
 
@@ -56,7 +56,7 @@ class Observation:
     codes: Codes | None = None
     latents: Float[Tensor, "batch latent_channels grid_height grid_width"] | None = None
     """One draw per image; the point itself for a deterministic autoencoder."""
-    posterior: DiagonalGaussian | None = None
+    posterior: Posterior | None = None
 
 
 class Metric(ABC):

@@ -15,8 +15,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from stages.metrics.base import Figure, Metric, Observation, Protocol
+from stages.nn.codebook import code_counts, code_usage, perplexity
 
-__all__ = ["CodeUsage", "entropy_bits"]
+__all__ = ["CodeUsage"]
 
 
 class CodeUsage(Metric):
@@ -37,22 +38,17 @@ class CodeUsage(Metric):
     def update(self, seen: Observation) -> None:
         """Take in one batch."""
         assert seen.codes is not None, "code usage is for autoencoders that store codes"
-        self.counts += torch.bincount(seen.codes.flatten().cpu(), minlength=len(self.counts))
+        self.counts += code_counts(seen.codes.cpu(), len(self.counts))
         self.images += len(seen.codes)
 
     def figures(self, protocol: Protocol) -> list[Figure]:
         """Usage, entropy, perplexity."""
-        bits = entropy_bits(self.counts)
-        used = (self.counts > 0).double().mean().item()
+        amounts_to = perplexity(self.counts).item()
+        entropy = math.log2(amounts_to)
+        used = code_usage(self.counts).item()
         how = {**protocol, "num_codes": len(self.counts), "counted": int(self.counts.sum())}
         return [
             Figure("code_usage", used, "share of the codebook", "higher", self.images, how),
-            Figure("code_entropy", bits, "bits per code", "higher", self.images, how),
-            Figure("code_perplexity", 2.0**bits, "codes", "higher", self.images, how),
+            Figure("code_entropy", entropy, "bits per code", "higher", self.images, how),
+            Figure("code_perplexity", amounts_to, "codes", "higher", self.images, how),
         ]
-
-
-def entropy_bits(counts: Int[Tensor, " num_codes"]) -> float:
-    """Entropy of a histogram in bits."""
-    shares = counts[counts > 0].double() / counts.sum()
-    return -(shares * shares.log()).sum().item() / math.log(2) + 0.0

@@ -2,14 +2,17 @@
 
 A latent dimension is one number of the latent grid. Over the split, for each of them,
 
-    KL = mean_x KL(q(z|x) || N(0, 1))      nats, closed form (Kingma & Welling 2013, App. B)
-    active if Var_x(E_q[z]) > 0.01         Burda et al. 2016 (arXiv:1509.00519), Section 5.2
+    KL = mean_x KL(q(z|x) || p_0)          nats, closed form; p_0 = N(0, 1) of Gaussians (Kingma &
+                                           Welling 2013, App. B)
+    active if Var_x(E_q[z]) > 0.01 Var p_0 Burda et al. 2016 (arXiv:1509.00519), Section 5.2
     collapsed if KL < 0.1 nats
 
 A collapsed dimension says nothing about the image and the decoder has learned to do without it.
 All in the autoencoder's own units; the stored latents are `scale` times these.
 
-Differs: of points (an autoencoder without posterior) only activity and spread are figures.
+Differs: the threshold of activity is a share of the variance of p_0, the prior the latents were
+charged against, which is 1 only of Gaussians; of points (an autoencoder without posterior) only
+activity and spread are figures.
 """
 
 import torch
@@ -18,6 +21,7 @@ from torch import Tensor
 
 from stages.bottlenecks.base import LatentSpec
 from stages.metrics.base import Figure, Metric, Observation, Protocol
+from stages.nn.posteriors import family_of
 
 __all__ = ["ACTIVE_ABOVE", "COLLAPSED_BELOW", "LatentActivity"]
 
@@ -32,6 +36,7 @@ class LatentActivity(Metric):
 
     def __init__(self, spec: LatentSpec) -> None:
         self.spec = spec
+        self.family = family_of(spec.posterior, spec.reference)
         self.images = 0
         shape = (spec.channels, spec.grid_height, spec.grid_width)
         self._kl = torch.zeros(shape, dtype=torch.float64)
@@ -71,9 +76,11 @@ class LatentActivity(Metric):
     def figures(self, protocol: Protocol) -> list[Figure]:
         """Activity and spread; KL too where there is a posterior."""
         n, numbers = self.images, self.spec.numbers
-        active = int((self.variance_of_means > ACTIVE_ABOVE).sum())
+        prior_variance = self.family.standard(self.variance_of_means).variance.item()
+        threshold = ACTIVE_ABOVE * prior_variance
+        active = int((self.variance_of_means > threshold).sum())
         how = {**protocol, "units": "the autoencoder's own", "latent_dimensions": numbers}
-        active_rule = {**how, "active": f"Var_x(E_q[z]) > {ACTIVE_ABOVE}"}
+        active_rule = {**how, "active": f"Var_x(E_q[z]) > {threshold:g}"}
         spread = (self._draws / (n * numbers)) ** 0.5
         result = [
             Figure("active_units", active, "latent dimensions", "higher", n, active_rule),
@@ -85,7 +92,7 @@ class LatentActivity(Metric):
 
     def _kl_figures(self, how: Protocol) -> list[Figure]:
         n, kl = self.images, self.kl_per_dimension
-        reference = {**how, "against": "N(0, I)"}
+        reference = {**how, "against": self.family.prior_name}
         collapsed = (kl < COLLAPSED_BELOW).double().mean().item()
         return [
             Figure("kl", kl.sum().item(), "nats per image", "none", n, reference),

@@ -3,9 +3,9 @@
 Codes c of an image are a function of it, so a code and its image are one event and
 
     -log p(x) <= -log p(x|c) - log p(c)                     codes
-    -log p(x) <= E_q[-log p(x|z) + log q(z|x) - log p(z)]   Gaussian posterior: the ELBO of
-                                                            Kingma & Welling 2013, Eq. 2, with the
-                                                            learned prior for p(z)
+    -log p(x) <= E_q[-log p(x|z) + log q(z|x) - log p(z)]   posteriors: the ELBO of Kingma & Welling
+                                                            2013, Eq. 2, with the learned prior for
+                                                            p(z)
 
 in bits per dimension after division by D log 2: only for a likelihood that is a probability of
 8-bit images; of a density no such figure is given. The expectation is one draw per image from a
@@ -16,10 +16,11 @@ an image; the density in the autoencoder's own units is
 
     log p(z) = log p_stored(s z) + n log s
 
-and all figures are in these units, so that the learned prior, N(0, I) and q speak of one thing.
-Their differences do not depend on the units at all. The baseline beside every prior figure is
-what stands there when nothing is learned: log K for each code, N(0, I) for continuous latents;
-the gain over it is the prior hole that was filled.
+and all figures are in these units, so that the learned prior, the posteriors' standard prior and q
+speak of one thing. Their differences do not depend on the units at all. The baseline beside every
+prior figure is what stands there when nothing is learned: log K for each code, and for continuous
+latents the prior the first stage was trained against (N(0, I) of Gaussians); the gain over it is
+the prior hole that was filled.
 """
 
 import math
@@ -31,8 +32,9 @@ from torch import Tensor
 from stages.bottlenecks.base import LatentSpec
 from stages.core.shapes import ImageShape, Nats
 from stages.metrics.base import Direction, Figure, Metric, Observation, Protocol
+from stages.nn.posteriors import family_of
 
-__all__ = ["TwoStageLikelihood", "own_units", "standard_normal_log_prob"]
+__all__ = ["TwoStageLikelihood", "own_units", "reference_log_prob"]
 
 
 def own_units(log_prob_stored: Nats, spec: LatentSpec) -> Nats:
@@ -43,11 +45,12 @@ def own_units(log_prob_stored: Nats, spec: LatentSpec) -> Nats:
     return log_prob_stored.double() + spec.numbers * math.log(spec.scale)
 
 
-def standard_normal_log_prob(
-    latents: Float[Tensor, "batch latent_channels grid_height grid_width"],
+def reference_log_prob(
+    latents: Float[Tensor, "batch latent_channels grid_height grid_width"], spec: LatentSpec
 ) -> Nats:
-    """log N(latents; 0, I) in nats per image."""
-    return -0.5 * (latents.double().square() + math.log(2 * math.pi)).sum(dim=(1, 2, 3))
+    """Density of latents in own units under the prior they were charged against, nats per image."""
+    family, numbers = family_of(spec.posterior, spec.reference), latents.double()
+    return family.log_prob(family.standard(numbers), numbers).sum(dim=(1, 2, 3))
 
 
 class TwoStageLikelihood(Metric):
@@ -75,7 +78,7 @@ class TwoStageLikelihood(Metric):
         if seen.latents is None:
             self._baseline += len(seen.images) * self.spec.tokens * math.log(self.spec.num_codes)
             return
-        self._baseline -= standard_normal_log_prob(seen.latents).sum().item()
+        self._baseline -= reference_log_prob(seen.latents, self.spec).sum().item()
         if seen.posterior is not None:
             density = seen.posterior.log_prob(seen.latents).sum(dtype=torch.float64)
             self._posterior += density.item()
@@ -93,6 +96,10 @@ class TwoStageLikelihood(Metric):
             result.append(self._bits_per_dim(how))
         return result
 
+    @property
+    def _reference(self) -> str:
+        return family_of(self.spec.posterior, self.spec.reference).prior_name
+
     def _draws(self) -> Protocol:
         if self.spec.kind == "codes":
             return {"latents": "codes of the image (deterministic)"}
@@ -102,7 +109,8 @@ class TwoStageLikelihood(Metric):
 
     def _prior_figures(self, how: Protocol) -> list[Figure]:
         continuous = self.spec.kind == "continuous"
-        baseline = {**how, "baseline": "N(0, I)" if continuous else "uniform over the codes"}
+        reference = self._reference if continuous else "uniform over the codes"
+        baseline = {**how, "baseline": reference}
         gain = self._baseline - self._prior
         result = [
             self._per_image("prior", self._prior, "lower", how),
@@ -126,9 +134,10 @@ class TwoStageLikelihood(Metric):
             return []
         rate = self._posterior + self._prior
         normal = self._posterior + self._baseline
+        of = {"of": f"E_q[log q - log p_0], p_0 = {self._reference}"}
         return [
             self._per_image("rate", rate, "lower", {**how, "of": "E_q[log q - log p_prior]"}),
-            self._per_image("rate_baseline", normal, "none", {**how, "of": "E_q[log q - log N]"}),
+            self._per_image("rate_baseline", normal, "none", {**how, **of}),
         ]
 
     def _bits_per_dim(self, how: Protocol) -> Figure:

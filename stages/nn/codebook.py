@@ -5,11 +5,13 @@
     perplexity = exp(-sum over k of p_k log p_k),   usage = share of codes with p_k > 0
 
 All in float32, whatever autocast says: in bfloat16 neighbours change (8 bits of mantissa against
-the small differences between large distances).
+the small differences between large distances). Between vectors of length 1 the nearest is the one
+of largest cosine: ||v - e||^2 = 2 - 2 <v, e>.
 
-Start by k-means (Lancucki et al. 2020 show what a random start costs). Dead codes: a code that no
-vector chooses gets no gradient and stays dead; it is moved onto a vector the encoder gave lately
-(Jukebox, Dhariwal et al. 2020, "random restarts"), and rather onto one that is served badly.
+Start by k-means (Lancucki et al. 2020 show what a random start costs); for vectors of length 1,
+centres are brought back to length 1 (Dhillon & Modha 2001). Dead codes: a code that no vector
+chooses gets no gradient and stays dead; it is moved onto a vector the encoder gave lately (Jukebox,
+Dhariwal et al. 2020, "random restarts"), and rather onto one that is served badly.
 """
 
 import torch
@@ -20,7 +22,11 @@ from torch import Tensor
 from stages.core.shapes import Codes
 
 __all__ = [
+    "Codebook",
+    "Counts",
+    "Vectors",
     "code_counts",
+    "code_figures",
     "code_usage",
     "flat_vectors",
     "kmeans",
@@ -29,7 +35,6 @@ __all__ = [
     "nearest_codes",
     "perplexity",
     "revival",
-    "straight_through",
     "vectors_of",
 ]
 
@@ -89,32 +94,44 @@ def vectors_of(
     return F.embedding(codes, codebook).permute(0, 3, 1, 2)
 
 
-def straight_through(
-    latents: Float[Tensor, "*shape"], vectors: Float[Tensor, "*shape"]
-) -> Float[Tensor, "*shape"]:
-    """The value of `vectors` with the gradient of `latents` (Bengio et al. 2013)."""
-    return latents + (vectors - latents).detach()
-
-
 def code_counts(codes: Int[Tensor, "..."], num_codes: int) -> Int[Tensor, " codes"]:
     """How often each code occurs."""
     return torch.bincount(codes.flatten(), minlength=num_codes)
 
 
 def perplexity(counts: Counts) -> Float[Tensor, ""]:
-    """exp(entropy) of the codes' frequencies: 1 for one code only, num_codes for equal use."""
-    shares = counts.float() / counts.sum().clamp_min(1e-12)
+    """exp(entropy) of the codes' frequencies: 1 for one code only, num_codes for equal use.
+
+    Counts of whole splits are taken in float64; running averages as they are.
+    """
+    weights = counts if counts.is_floating_point() else counts.double()
+    shares = weights / weights.sum().clamp_min(1e-12)
     return torch.exp(torch.special.entr(shares).sum())
 
 
 def code_usage(counts: Counts) -> Float[Tensor, ""]:
     """Share of the codes that occur at all, in [0, 1]."""
-    return (counts > 0).float().mean()
+    return (counts > 0).double().mean()
+
+
+def code_figures(counts: Counts) -> dict[str, float]:
+    """`code_usage` in [0, 1] and `code_perplexity` in [1, num_codes]; nothing for no codes."""
+    if counts.sum() == 0:
+        return {}
+    return {
+        "code_usage": code_usage(counts).item(),
+        "code_perplexity": perplexity(counts).item(),
+    }
 
 
 @torch.no_grad()
 def kmeans(
-    vectors: Vectors, num_codes: int, iterations: int, generator: torch.Generator
+    vectors: Vectors,
+    num_codes: int,
+    iterations: int,
+    generator: torch.Generator,
+    *,
+    unit: bool = False,
 ) -> tuple[Codebook, Int[Tensor, " codes"]]:
     """Lloyd's algorithm from random vectors; an empty cluster moves to the worst-served vector.
 
@@ -123,6 +140,7 @@ def kmeans(
         num_codes: Entries wanted.
         iterations: Passes over the data.
         generator: Chooses the first entries.
+        unit: Whether vectors are of length 1, and centres shall be.
 
     Returns:
         Entries, and how many vectors are nearest to each.
@@ -135,7 +153,8 @@ def kmeans(
         codes, distances = nearest(vectors, codebook)
         counts = code_counts(codes, num_codes)
         sums = torch.zeros_like(codebook).index_add_(0, codes, vectors)
-        codebook = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], codebook)
+        means = F.normalize(sums, dim=1) if unit else sums / counts.clamp_min(1)[:, None]
+        codebook = torch.where(counts[:, None] > 0, means, codebook)
         empty = (counts == 0).nonzero().flatten()[: len(vectors)]
         codebook[empty] = vectors[distances.topk(len(empty)).indices]
     return codebook, code_counts(nearest(vectors, codebook)[0], num_codes)
@@ -143,12 +162,18 @@ def kmeans(
 
 @torch.no_grad()
 def kmeans_start(
-    vectors: Vectors, limit: int, num_codes: int, iterations: int, generator: torch.Generator
+    vectors: Vectors,
+    limit: int,
+    num_codes: int,
+    iterations: int,
+    generator: torch.Generator,
+    *,
+    unit: bool = False,
 ) -> tuple[Codebook, Int[Tensor, " codes"]]:
     """`kmeans` of at most `limit` of the vectors, drawn by the generator."""
     order = torch.randperm(len(vectors), generator=generator, device=generator.device)
     sample = vectors[order[:limit].to(vectors.device)]
-    return kmeans(sample, num_codes, iterations, generator)
+    return kmeans(sample, num_codes, iterations, generator, unit=unit)
 
 
 def revival(

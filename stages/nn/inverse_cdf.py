@@ -9,9 +9,17 @@ an index changes only where u is within rounding of a step.
 
 import torch
 from jaxtyping import Float, Int
+from scipy import special
 from torch import Tensor
 
-__all__ = ["index_from_uniform", "normal_from_uniform", "truncated"]
+__all__ = [
+    "beta_from_uniform",
+    "gamma_from_uniform",
+    "index_from_uniform",
+    "laplace_from_uniform",
+    "normal_from_uniform",
+    "truncated",
+]
 
 _NEAREST_TO_ZERO = 2.0**-25
 """Half the spacing of float32 uniforms: the normal number stays finite, about 5.4 at most."""
@@ -37,6 +45,30 @@ def normal_from_uniform(uniforms: Float[Tensor, "*shape"]) -> Float[Tensor, "*sh
     """Standard normal numbers, one per uniform number."""
     clamped = _float64(uniforms).clamp(_NEAREST_TO_ZERO, 1 - _NEAREST_TO_ZERO)
     return torch.special.ndtri(clamped).to(uniforms)
+
+
+def laplace_from_uniform(uniforms: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Numbers of Laplace(0, 1), one per uniform number: -sign(v) log(1 - |v|), v = 2 u - 1."""
+    centred = 2 * _float64(uniforms).clamp(_NEAREST_TO_ZERO, 1 - _NEAREST_TO_ZERO) - 1
+    return (-centred.sign() * torch.log1p(-centred.abs())).to(uniforms)
+
+
+def gamma_from_uniform(
+    uniforms: Float[Tensor, "*shape"], concentration: float
+) -> Float[Tensor, "*shape"]:
+    """Numbers of Gamma(concentration, 1), one per uniform number."""
+    numbers = special.gammaincinv(concentration, _float64(uniforms).cpu().numpy())
+    smallest = torch.finfo(uniforms.dtype).tiny
+    return torch.from_numpy(numbers).to(uniforms).clamp_min(smallest)
+
+
+def beta_from_uniform(
+    uniforms: Float[Tensor, "*shape"], towards_one: float, towards_zero: float
+) -> Float[Tensor, "*shape"]:
+    """Numbers of Beta(towards_one, towards_zero), one per uniform number, inside (0, 1)."""
+    numbers = special.betaincinv(towards_one, towards_zero, _float64(uniforms).cpu().numpy())
+    limits = torch.finfo(uniforms.dtype)
+    return torch.from_numpy(numbers).to(uniforms).clamp(limits.tiny, 1 - limits.eps)
 
 
 def truncated(

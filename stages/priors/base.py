@@ -1,8 +1,8 @@
 """The family of priors p(latents given class).
 
-Latents are what the latent data set stores: codes (batch, grid_height, grid_width) int64, or
-scaled continuous numbers (batch, channels, grid_height, grid_width). Log-probabilities are nats
-per image, of the latents as stored.
+Latents are what the latent data set stores: codes (batch, grid_height, grid_width) int64, several
+grids of them as one row that `LatentSpec.parts` tells apart, or scaled continuous numbers (batch,
+channels, grid_height, grid_width). Log-probabilities are nats per image, of the latents as stored.
 """
 
 from abc import ABC, abstractmethod
@@ -30,6 +30,18 @@ class PriorOptions(MemberOptions):
     has_head: ClassVar[bool]
     """Whether the `head` section describes its tokens."""
 
+    def check_latents(self, spec: LatentSpec) -> None:
+        """Refuse latents of a kind it cannot model; members may ask for more.
+
+        Raises:
+            ParamsError: Naming what it models and what is stored.
+        """
+        if spec.kind not in self.models:
+            raise ParamsError(
+                f"prior.kind: {self.kind!r} models {' or '.join(self.models)} latents, "
+                f"but the bottleneck stores {spec.kind}; choose another prior or bottleneck"
+            )
+
 
 class Prior(nn.Module, ABC):
     """A distribution over latents.
@@ -40,7 +52,7 @@ class Prior(nn.Module, ABC):
         noise_shape: Uniform(0, 1) numbers consumed per image when sampling: (tokens, per token).
 
     Raises:
-        ParamsError: If the latents are not of a kind that the options say it can model.
+        ParamsError: If the options say that it cannot model such latents.
     """
 
     spec: LatentSpec
@@ -50,11 +62,7 @@ class Prior(nn.Module, ABC):
     @abstractmethod
     def __init__(self, options: Any, head: HeadOptions, spec: LatentSpec, num_classes: int) -> None:
         super().__init__()
-        if spec.kind not in options.models:
-            raise ParamsError(
-                f"prior.kind: {options.kind!r} models {' or '.join(options.models)} latents, "
-                f"but the bottleneck stores {spec.kind}; choose another prior or bottleneck"
-            )
+        options.check_latents(spec)
         self.spec = spec
 
     @abstractmethod

@@ -4,7 +4,8 @@
 
 Stored latents are s times the bottleneck's own, so N(0, s^2 I) over what is stored is exactly
 N(0, I) over what the bottleneck made. Nothing is learned: the baseline that shows the hole between
-prior and aggregate posterior, and garbage for a deterministic autoencoder.
+prior and aggregate posterior, and garbage for a deterministic autoencoder. Posteriors that are not
+Gaussian were charged against another prior: `reference` is theirs.
 """
 
 import math
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
+from stages.core.errors import ParamsError
 from stages.core.shapes import Labels, Nats
 from stages.heads.base import HeadOptions, SamplerSettings
 from stages.nn.inverse_cdf import normal_from_uniform
@@ -29,6 +31,20 @@ class StandardNormalOptions(PriorOptions):
     models: ClassVar[tuple[LatentKind, ...]] = ("continuous",)
     trainable: ClassVar[bool] = False
     has_head: ClassVar[bool] = False
+
+    def check_latents(self, spec: LatentSpec) -> None:
+        """Refuse codes, and latents that were charged against another prior.
+
+        Raises:
+            ParamsError: Naming what it models and what is stored.
+        """
+        super().check_latents(spec)
+        if spec.posterior != "gaussian":
+            raise ParamsError(
+                "prior.kind: 'standard_normal' models latents of gaussian posteriors, but the "
+                f"bottleneck stores those of {spec.posterior} ones; use prior.kind: reference, the "
+                "prior that they were charged against"
+            )
 
 
 class StandardNormalPrior(Prior):

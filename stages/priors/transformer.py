@@ -3,14 +3,13 @@
     p(z given y) = prod_t p(z_t given z_<t, y),    t along the rows of the grid, left to right
 
 Position t of the transformer reads token t - 1 (the class at t = 0) plus the learned place of the
-cell it is to predict, row and column added; the head turns its hidden state into p(z_t given ...).
-The likelihood is exact, whatever the head: softmax over codes (taming-transformers, Esser et al.
-2021, arXiv:2012.09841; LlamaGen, Sun et al. 2024, arXiv:2406.06525) or a density over continuous
-cells (GIVT, Tschannen et al. 2023, arXiv:2312.02116).
+cell it is to predict, row and column added; where a row holds several grids of codes, also which of
+them (stages/nn/code_grids.py). The head turns its hidden state into p(z_t given ...). The
+likelihood is exact, whatever the head: softmax over codes (taming-transformers, Esser et al. 2021,
+arXiv:2012.09841; LlamaGen, Sun et al. 2024, arXiv:2406.06525) or a density over continuous cells
+(GIVT, Tschannen et al. 2023, arXiv:2312.02116).
 
-One more class, 'no class', stands for every image without a label; label dropout shows it in
-training so that one network knows both p(z given y) and p(z), which guidance needs (Ho & Salimans
-2022, arXiv:2207.12598).
+Classes, 'no class', label dropout and guidance: stages/nn/class_labels.py.
 
 Differs: positions are learned per row and per column, not rotary: grids have one size here.
 """
@@ -23,10 +22,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
-from stages.core.errors import ParamsError
 from stages.core.sections import load_member
 from stages.core.shapes import Labels, Nats
 from stages.heads.base import Head, HeadOptions, SamplerSettings
+from stages.nn.class_labels import classes_of, drop_classes, followed_by_no_class
+from stages.nn.code_grids import place_embeddings
 from stages.nn.transformer import INITIAL_STD, Transformer
 from stages.priors.base import Prior, PriorOptions
 
@@ -73,21 +73,26 @@ class TransformerPrior(Prior):
             options.layers, options.width, options.num_heads, options.dropout
         )
         self.class_embedding = nn.Embedding(num_classes + 1, options.width)
-        self.row_position = nn.Parameter(torch.empty(spec.grid_height, 1, options.width))
-        self.column_position = nn.Parameter(torch.empty(1, spec.grid_width, options.width))
-        for parameter in (self.class_embedding.weight, self.row_position, self.column_position):
+        grids = spec.parts or ((spec.grid_height, spec.grid_width),)
+        rows, columns = (max(sizes) for sizes in zip(*grids, strict=True))
+        self.row_position = nn.Parameter(torch.empty(rows, 1, options.width))
+        self.column_position = nn.Parameter(torch.empty(1, columns, options.width))
+        learned = [self.class_embedding.weight, self.row_position, self.column_position]
+        if spec.parts:
+            self.part_position = nn.Parameter(torch.empty(len(spec.parts), options.width))
+            learned.append(self.part_position)
+        for parameter in learned:
             nn.init.normal_(parameter, std=INITIAL_STD)
 
     def log_prob(self, latents: Tensor, labels: Labels | None) -> Nats:
         """log p(latents given labels) in nats per image, exact; None: under 'no class'."""
-        return self._log_prob_per_token(latents, self._classes(labels, latents)).sum(dim=1)
+        classes = classes_of(labels, self.num_classes, latents)
+        return self._log_prob_per_token(latents, classes).sum(dim=1)
 
     def loss(self, latents: Tensor, labels: Labels | None) -> Float[Tensor, ""]:
         """Mean nats per token, some labels replaced by 'no class'."""
-        classes = self._classes(labels, latents)
-        if self.label_dropout > 0:
-            dropped = torch.rand(classes.shape, device=classes.device) < self.label_dropout
-            classes = classes.masked_fill(dropped, self.num_classes)
+        classes = classes_of(labels, self.num_classes, latents)
+        classes = drop_classes(classes, self.num_classes, self.label_dropout)
         return -self._log_prob_per_token(latents, classes).mean()
 
     def hidden(
@@ -117,10 +122,9 @@ class TransformerPrior(Prior):
         """
         guided = settings.guidance != 1
         if guided:
-            self._require_guidance(labels)
-        classes = self._classes(labels, uniforms)
-        if guided:
-            classes = torch.cat([classes, torch.full_like(classes, self.num_classes)])
+            classes = followed_by_no_class(labels, self.num_classes, self.label_dropout)
+        else:
+            classes = classes_of(labels, self.num_classes, uniforms)
         inputs = self.class_embedding(classes)
         cache = self.transformer.new_cache(inputs, self.spec.tokens)
         tokens = []
@@ -139,6 +143,10 @@ class TransformerPrior(Prior):
         return self.head.log_prob(self.hidden(tokens, classes), tokens)
 
     def _positions(self) -> Float[Tensor, "tokens width"]:
+        if self.spec.parts:
+            return place_embeddings(
+                self.row_position, self.column_position, self.part_position, self.spec.parts
+            )
         return (self.row_position + self.column_position).flatten(0, 1)
 
     def _tokens(self, latents: Tensor) -> Tensor:
@@ -149,19 +157,3 @@ class TransformerPrior(Prior):
     def _grid(self, tokens: Tensor) -> Tensor:
         tokens = tokens if self.spec.kind == "codes" else tokens.mT.contiguous()
         return tokens.unflatten(-1, (self.spec.grid_height, self.spec.grid_width))
-
-    def _classes(self, labels: Labels | None, like: Tensor) -> Int[Tensor, " batch"]:
-        if labels is None or self.num_classes == 0:
-            return torch.full((len(like),), self.num_classes, device=like.device)
-        return labels
-
-    def _require_guidance(self, labels: Labels | None) -> None:
-        if self.num_classes == 0 or labels is None:
-            raise ParamsError(
-                "sampling.guidance: must be 1 without classes: there is nothing to guide towards"
-            )
-        if self.label_dropout == 0:
-            raise ParamsError(
-                "sampling.guidance: must be 1 for a prior trained with prior.label_dropout 0: "
-                "it never saw 'no class'; train again with label_dropout above 0 (0.1 is usual)"
-            )

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, Num, UInt8
 from torch import Tensor
 
 from stages.core.randomness import numpy_stream
-from stages.core.shapes import Pixels
+from stages.core.shapes import Labels, Pixels
 from stages.priors.base import Prior
 from stages.sampling.options import SamplingOptions
 
@@ -48,9 +48,10 @@ class Sampler:
 
     Args:
         prior: In evaluation mode.
-        decode: Latents as the prior gives them to 8-bit pixels.
+        decode: Latents as the prior gives them, and their classes, to 8-bit pixels.
         options: Seed, classes and settings.
         device: Where the prior is.
+        num_classes: Classes the decoder looks at; a prior may know none itself.
 
     Raises:
         ParamsError: If the options ask for classes or guidance that the prior does not have.
@@ -59,12 +60,13 @@ class Sampler:
     def __init__(
         self,
         prior: Prior,
-        decode: Callable[[Tensor], Pixels],
+        decode: Callable[[Tensor, Labels | None], Pixels],
         options: SamplingOptions,
         device: torch.device,
+        num_classes: int = 0,
     ) -> None:
         self.prior, self.decode, self.options, self.device = prior, decode, options, device
-        self.classes = options.classes_for(prior.num_classes)
+        self.classes = options.classes_for(max(prior.num_classes, num_classes))
 
     def draw(self, start: int, stop: int) -> Drawn:
         """Images start <= i < stop; whole groups cost no more than a part of one.
@@ -91,9 +93,15 @@ class Sampler:
             chosen = np.array(self.classes)[indices % len(self.classes)]
             labels = torch.from_numpy(chosen).to(self.device)
         uniforms = torch.from_numpy(uniforms).to(self.device)
-        latents = self.prior.sample(labels, uniforms, self.options.settings)
-        log_probability = self.prior.log_prob(latents, labels)
-        images = torch.cat([self.decode(part) for part in latents.split(_DECODED)])
+        known = labels if self.prior.num_classes else None
+        latents = self.prior.sample(known, uniforms, self.options.settings)
+        log_probability = self.prior.log_prob(latents, known)
+        images = torch.cat(
+            [
+                self.decode(latents[rows], None if labels is None else labels[rows])
+                for rows in torch.arange(GROUP, device=self.device).split(_DECODED)
+            ]
+        )
         return Drawn(
             images.cpu().numpy(),
             latents.cpu().numpy(),

@@ -9,6 +9,7 @@ A row is one view of one image. Its columns, in Parquet and in memory:
     mean           fixed-size list of float16 or float32: scale * the posterior's mean, and
     log_variance   the same: its log-variance + 2 log(scale); absent when latents are points
 
+The header says of which family the posterior is; its two moments settle it (stages/nn/posteriors).
 Lists run over (grid_height, grid_width) or (channels, grid_height, grid_width), last axis fastest.
 The header below stands as JSON in the schema metadata of every file, under the key `latentline`,
 and in the manifest, so that a file that was copied elsewhere still says what it is.
@@ -29,6 +30,7 @@ __all__ = [
     "METADATA_KEY",
     "VERSION",
     "LatentHeader",
+    "PosteriorFamily",
     "Rows",
     "View",
     "arrow_schema",
@@ -41,6 +43,7 @@ FORMAT = "latentline latents"
 VERSION = 1
 METADATA_KEY = b"latentline"
 
+PosteriorFamily = Literal["gaussian", "laplace", "gamma", "beta"]
 View = Literal["identity", "horizontal_flip"]
 Rows = dict[str, np.ndarray]
 """Column name -> (rows,) or (rows, numbers); `view` as int8 positions in the header's views."""
@@ -62,6 +65,13 @@ class LatentHeader(Section):
     """Stored = scale * the bottleneck's own units; 1 for codes."""
     deterministic: bool
     """Whether continuous latents are points, without a log-variance."""
+    parts: tuple[tuple[int, int], ...] = ()
+    """Rows and columns of grids of codes that stand end to end in one row; []: one grid, as in
+    all data sets from before there were several."""
+    posterior: PosteriorFamily = "gaussian"
+    """Family of the posteriors that mean and log-variance tell; says nothing about codes."""
+    reference: tuple[float, ...] = ()
+    """Parameters of their standard prior, where the family has several."""
     precision: Literal["float16", "float32"]
     """Type of continuous latents on disk; says nothing about codes."""
     views: tuple[View, ...]
@@ -86,6 +96,9 @@ class LatentHeader(Section):
             channels=self.channels,
             scale=self.scale,
             deterministic=self.deterministic,
+            parts=self.parts,
+            posterior=self.posterior,
+            reference=self.reference,
         )
 
 

@@ -10,16 +10,16 @@ arXiv:2112.10752, "Details on Autoencoder Models").
 Differs: there the standard deviation is that of the draws of one batch; here the moments of the
 whole training split are exact, and the posterior's own variance is part of them.
 
-Of codes: usage, the share of the alphabet that occurs, and perplexity, exp of the entropy of the
-code frequencies: num_codes when all are equally frequent, 1 when there is only one.
+Of codes: one histogram of the split, and its usage and perplexity (stages/nn/codebook.py).
 """
 
 import math
 
 import numpy as np
-import pandas as pd
+import torch
 
 from stages.core.errors import ArtifactError
+from stages.nn import codebook
 from stages.stores.latent_pieces import LatentPieces
 
 __all__ = ["code_figures", "latent_scale"]
@@ -51,14 +51,8 @@ def latent_scale(pieces: LatentPieces) -> float:
 
 def code_figures(pieces: LatentPieces, num_codes: int) -> dict[str, float]:
     """`code_usage` in [0, 1] and `code_perplexity` in [1, num_codes]; nothing for no rows."""
-    counts = pd.Series(dtype=np.int64)
+    counts = torch.zeros(num_codes, dtype=torch.int64)
     for piece in range(len(pieces)):
-        codes = pd.Series(pieces.read_piece(piece)["codes"].reshape(-1).astype(np.int64))
-        counts = counts.add(codes.value_counts(), fill_value=0)
-    if counts.empty:
-        return {}
-    shares = counts.sort_index().to_numpy(np.float64) / counts.sum()
-    return {
-        "code_usage": len(shares) / num_codes,
-        "code_perplexity": math.exp(-float((shares * np.log(shares)).sum())),
-    }
+        codes = pieces.read_piece(piece)["codes"].astype(np.int64)
+        counts += codebook.code_counts(torch.from_numpy(codes), num_codes)
+    return codebook.code_figures(counts)

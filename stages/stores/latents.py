@@ -5,15 +5,17 @@ the sha256 of its files was compared with the manifest: into memory when it is s
 into flat files under `.work/latents/` that are memory-mapped and shared by all later readers. A
 split larger than memory therefore works. These files may be deleted at any time.
 
-Stored continuous latents are scaled (see `latent_format`); the scale is undone in one place only,
-where the autoencoder decodes them.
+Stored continuous latents are scaled (see `latent_format`). Priors model them as they are; the scale
+is undone where the autoencoder decodes them, and where a posterior is put together again from its
+moments: of the families, only some are scaled into themselves.
 """
 
 import fcntl
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,15 @@ from stages.core.artifacts import Artifact, open_artifact
 from stages.core.errors import ArtifactError
 from stages.core.journal import project_root
 from stages.core.shapes import Codes, Labels
-from stages.nn.distributions import DiagonalGaussian
+from stages.nn.posteriors import FactorizedPosterior, Family, family_of
 from stages.stores.latent_format import LatentHeader, Rows, column_types, parse_header
 from stages.stores.latent_shards import read_shard
 
 __all__ = ["LatentBatch", "LatentDataset", "LatentSplit", "open_latents"]
 
 IN_MEMORY_BYTES = 2**30
+
+_GAUSSIAN = family_of("gaussian", ())
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,25 @@ class LatentBatch:
     log_variance: Float[Tensor, "batch channels grid_height grid_width"] | None
     """None also where latents are points."""
     labels: Labels | None
+    family: Family = _GAUSSIAN
+    """Of the posteriors, in the autoencoder's own units."""
+    scale: float = 1.0
+    """Stored numbers per own unit."""
+
+    @property
+    def posterior(self) -> FactorizedPosterior | None:
+        """q(z given x) in the autoencoder's own units, in float64; None for codes and points."""
+        if self.mean is None or self.log_variance is None:
+            return None
+        return self._posterior(self.mean.double(), self.log_variance.double())
 
     def to(self, device: torch.device | str) -> "LatentBatch":
         """The same batch on a device."""
-        fields = (self.codes, self.mean, self.log_variance, self.labels)
-        return LatentBatch(*(None if field is None else field.to(device) for field in fields))
+        names = ("codes", "mean", "log_variance", "labels")
+        tensors = {name: getattr(self, name) for name in names}
+        return replace(
+            self, **{name: t if t is None else t.to(device) for name, t in tensors.items()}
+        )
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """What a prior is trained on: the codes, or one fresh draw of the posterior.
@@ -67,7 +85,11 @@ class LatentBatch:
         assert self.mean is not None
         if self.log_variance is None:
             return self.mean
-        return DiagonalGaussian(self.mean, self.log_variance).rsample(generator)
+        return self.scale * self._posterior(self.mean, self.log_variance).rsample(generator)
+
+    def _posterior(self, mean: Tensor, log_variance: Tensor) -> FactorizedPosterior:
+        own_log_variance = log_variance - 2 * math.log(self.scale)
+        return FactorizedPosterior(mean / self.scale, own_log_variance, self.family)
 
 
 class LatentSplit:
@@ -82,6 +104,7 @@ class LatentSplit:
         """
         self.header = header
         self.columns = columns
+        self._family = family_of(header.posterior, header.reference)
 
     def __len__(self) -> int:
         return len(self.columns["index"])
@@ -113,6 +136,8 @@ class LatentSplit:
             mean=None if mean is None else mean.reshape(shape),
             log_variance=None if log_variance is None else log_variance.reshape(shape),
             labels=self._tensor("label", rows, np.int64),
+            family=self._family,
+            scale=spec.scale,
         )
 
     def _tensor(self, column: str, rows: np.ndarray, dtype: type) -> Tensor | None:

@@ -2,37 +2,53 @@
 
 Beside the loss it keeps the two warning lights of a first stage from the first step on: for codes,
 usage and perplexity counted over whole epochs and over the whole validation split (of a batch
-they would say more about the batch size); for continuous latents, KL per channel and how many
-channels carry nothing.
+they would say more about the batch size); for latents that are charged, KL per group of dimensions
+and, at every validation, of each dimension.
 """
+
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.autoencoders.base import Autoencoder
+from stages.autoencoders.base import Autoencoder, Reconstructed
 from stages.core.intensities import from_pixels
 from stages.core.randomness import torch_stream
-from stages.core.shapes import Images
-from stages.nn.codebook import code_counts, code_usage, perplexity
-from stages.nn.distributions import DiagonalGaussian
+from stages.core.shapes import Images, Labels
+from stages.nn.codebook import code_counts, code_figures
 from stages.stores.prepared import PreparedSplit
+from stages.training.appearance import Appearance
+from stages.training.collapse import CollapseMonitor
 from stages.training.task import Task, Validation
 
-__all__ = ["AutoencoderTask", "code_figures"]
+__all__ = ["AutoencoderTask", "ImageBatch", "read_images"]
 
 # Features of this many images start a codebook: enough vectors for k-means, little memory.
 START_IMAGES = 1024
 VALIDATION_BATCH = 256
-# A latent channel below this many nats (summed over the grid) carries nothing the decoder uses.
-COLLAPSED_BELOW_NATS = 0.1
+
+
+class ImageBatch(NamedTuple):
+    """Images with their classes."""
+
+    images: Images
+    """In [-1, 1]."""
+    labels: Labels | None
+    """None where the autoencoder looks at no classes."""
 
 
 class AutoencoderTask(Task):
-    """Minimise (-log p(x given z) + rate) / D plus the bottleneck's own terms."""
+    """Minimise (-log p(x given z) + cost of the KL) / D plus the bottlenecks' own terms."""
 
     def __init__(
-        self, autoencoder: Autoencoder, train: PreparedSplit, validation: PreparedSplit, seed: int
+        self,
+        autoencoder: Autoencoder,
+        train: PreparedSplit,
+        validation: PreparedSplit,
+        monitor: CollapseMonitor,
+        seed: int,
+        appearance: Appearance | None = None,
     ) -> None:
         """Join a model with its data.
 
@@ -40,49 +56,53 @@ class AutoencoderTask(Task):
             autoencoder: What is trained.
             train: Training split.
             validation: Split that judges it.
+            monitor: Watches the latents at every validation.
             seed: Root of the random streams of validation and of the codebook's start.
+            appearance: Terms of the loss that look at reconstructions; None: none.
         """
         self.module = autoencoder
-        self.train, self.validation, self.seed = train, validation, seed
+        self.train, self.validation = train, validation
+        self.monitor, self.seed = monitor, seed
         self.num_examples = len(train.images)
         self.code_counts = torch.zeros(autoencoder.spec.num_codes, dtype=torch.int64)
         self.images_counted = 0
+        self.appearance = appearance or Appearance()
 
-    def batch(self, rows: np.ndarray, device: torch.device) -> Images:
-        """Images of these rows, in [-1, 1]."""
-        return _read(self.train.images, rows, device)
+    def batch(self, rows: np.ndarray, device: torch.device) -> ImageBatch:
+        """Images of these rows, in [-1, 1], and classes where the autoencoder wants them."""
+        return self._read(self.train, rows, device)
 
     def start(self, device: torch.device, generator: torch.Generator) -> None:
-        """Start the bottleneck from the features of some training images."""
+        """Start the bottleneck from some training images."""
         count = min(START_IMAGES, self.num_examples)
         rows = np.linspace(0, self.num_examples - 1, count).astype(np.int64)
-        with torch.no_grad():
-            features = self.module.backbone.encoder(_read(self.train.images, rows, device))
-        self.module.bottleneck.start_from_data(features, generator)
+        batch = self._read(self.train, rows, device)
+        self.module.start_from_data(batch.images, batch.labels, generator)
 
     def loss(
-        self, module: nn.Module, batch: Images, generator: torch.Generator
+        self, module: nn.Module, batch: ImageBatch, generator: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss in nats per dimension, and its parts in nats per image."""
-        result = module(batch, generator)
-        bottlenecked = result.bottlenecked
-        if bottlenecked.codes is not None:
-            self.code_counts += code_counts(bottlenecked.codes, len(self.code_counts)).cpu()
-            self.images_counted += len(batch)
+        images = batch.images
+        done = torch.tensor(float(step), device=images.device)
+        result = module(images, batch.labels, generator, done)
+        if result.codes is not None:
+            self.code_counts += code_counts(result.codes, len(self.code_counts)).cpu()
+            self.images_counted += len(images)
+        added, looks = self.appearance.loss(images, result.reconstructions, result.distortion, step)
         figures = {
+            **looks,
             "distortion_nats": result.distortion.mean(),
-            "auxiliary": bottlenecked.auxiliary,
-            "mse": (result.reconstructions.detach().clamp(-1, 1) - batch).square().mean() / 4,
-            **bottlenecked.statistics,
+            "auxiliary": result.auxiliary,
+            "mse": _mse(result, images),
+            **result.statistics,
+            **self._kl_figures(result.kl.detach().mean(dim=0)),
         }
-        if bottlenecked.posterior is not None and not module.spec.deterministic:
-            kl = _kl_per_channel(bottlenecked.posterior).detach().mean(dim=0)
-            figures |= {channel_name(index): value for index, value in enumerate(kl)}
-        return result.loss, figures
+        return result.loss + added, figures
 
     def after_step(self, generator: torch.Generator) -> dict[str, float]:
         """Let the bottleneck mend itself; report code usage at the end of an epoch."""
-        self.module.bottleneck.after_step(generator)
+        self.module.after_step(generator)
         if len(self.code_counts) == 0 or self.images_counted < self.num_examples:
             return {}
         figures = {f"epoch_{k}": v for k, v in code_figures(self.code_counts).items()}
@@ -90,73 +110,73 @@ class AutoencoderTask(Task):
         self.images_counted = 0
         return figures
 
-    def validate(self, module: nn.Module, device: torch.device) -> Validation:
+    def validate(self, module: nn.Module, device: torch.device, step: int) -> Validation:
         """Loss, reconstruction error, and the latents' state over the validation split."""
         count = len(self.validation.images)
         sums: dict[str, float] = {}
         counts = torch.zeros_like(self.code_counts)
-        kl_per_channel: list[Tensor] = []
+        kl = torch.zeros(())
         for start in range(0, count, VALIDATION_BATCH):
             rows = np.arange(start, min(start + VALIDATION_BATCH, count))
-            images = _read(self.validation.images, rows, device)
+            batch = self._read(self.validation, rows, device)
             stream = torch_stream(self.seed, "validation", start, device=device)
-            result = module(images, stream)
-            mse = (result.reconstructions.clamp(-1, 1) - images).square().mean() / 4
+            result = module(batch.images, batch.labels, stream)
+            added, looks = self.appearance.judge(batch.images, result.reconstructions)
             parts = {
-                "loss": result.loss,
+                **looks,
+                "loss": result.loss + added,
                 "distortion_nats": result.distortion.mean(),
-                "mse": mse,
+                "mse": _mse(result, batch.images),
+                **result.statistics,
             }
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(rows) / count
-            if result.bottlenecked.codes is not None:
-                counts += code_counts(result.bottlenecked.codes, len(counts)).cpu()
-            posterior = result.bottlenecked.posterior
-            if posterior is not None and not module.spec.deterministic:
-                kl_per_channel.append(_kl_per_channel(posterior).cpu())
-        figures = sums | code_figures(counts) | kl_figures(kl_per_channel)
+            if result.codes is not None:
+                counts += code_counts(result.codes, len(counts)).cpu()
+            kl = kl + result.kl.double().sum(dim=0).cpu() / count
+        figures = sums | code_figures(counts)
+        figures |= {name: value.item() for name, value in self._kl_figures(kl).items()}
+        if len(counts):
+            figures |= self.monitor.observe_codes(step, counts)
+        elif len(kl):
+            figures |= self.monitor.observe_kl(step, kl)
         figures["psnr_db"] = -10 * float(np.log10(max(sums["mse"], 1e-12)))
         return Validation(sums["loss"], figures)
 
-    def state(self) -> dict[str, Tensor]:
-        """The code counts of the running epoch."""
-        return {"counts": self.code_counts, "images": torch.tensor(self.images_counted)}
+    def state(self) -> dict[str, Any]:
+        """The code counts of the running epoch, what the monitor saw, and the adversary."""
+        counts = {"counts": self.code_counts, "images": torch.tensor(self.images_counted)}
+        return counts | self.monitor.state() | self.appearance.state()
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Go on counting."""
         self.code_counts = state["counts"].clone()
         self.images_counted = int(state["images"])
+        self.monitor.load_state(state)
+        self.appearance.load_state(state)
+
+    def _read(self, split: PreparedSplit, rows: np.ndarray, device: torch.device) -> ImageBatch:
+        labels = None
+        if self.module.num_classes:
+            assert split.labels is not None, "an autoencoder with classes is built from data's"
+            labels = torch.from_numpy(split.labels[rows]).to(device)
+        return ImageBatch(read_images(split.images, rows, device), labels)
+
+    def _kl_figures(self, kl: Tensor) -> dict[str, Tensor]:
+        """KL of each group of dimensions, and of all, in nats per image."""
+        if len(kl) == 0:
+            return {}
+        groups = self.module.kl_groups
+        parts = kl.split(list(groups.values()))
+        figures = {f"kl_nats_{n}": part.sum() for n, part in zip(groups, parts, strict=True)}
+        return figures | {"kl_nats": kl.sum()}
 
 
-def _read(images: np.ndarray, rows: np.ndarray, device: torch.device) -> Images:
+def read_images(images: np.ndarray, rows: np.ndarray, device: torch.device) -> Images:
+    """Rows of a memory-mapped uint8 array, in [-1, 1], on the device."""
     return from_pixels(torch.from_numpy(np.ascontiguousarray(images[rows])).to(device))
 
 
-def code_figures(counts: Tensor) -> dict[str, float]:
-    """Usage (share of codes seen) and perplexity of a histogram of codes; nothing for no codes."""
-    if counts.sum() == 0:
-        return {}
-    return {
-        "code_usage": code_usage(counts).item(),
-        "code_perplexity": perplexity(counts).item(),
-    }
-
-
-def _kl_per_channel(posterior: DiagonalGaussian) -> Tensor:
-    """KL from N(0, I) of each image's channels, summed over the grid: (batch, channels), nats."""
-    return posterior.kl_per_number().sum(dim=(2, 3))
-
-
-def channel_name(index: int) -> str:
-    """Name of the curve of one latent channel's KL."""
-    return f"kl_nats_channel_{index:03d}"
-
-
-def kl_figures(batches: list[Tensor]) -> dict[str, float]:
-    """KL per channel in nats, their sum, and the share of channels that carry nothing."""
-    if not batches:
-        return {}
-    kl = torch.cat(batches).double().mean(dim=0)
-    figures = {channel_name(index): value.item() for index, value in enumerate(kl)}
-    collapsed = (kl < COLLAPSED_BELOW_NATS).double().mean().item()
-    return figures | {"kl_nats": kl.sum().item(), "collapsed_channels": collapsed}
+def _mse(result: Reconstructed, images: Images) -> Tensor:
+    """Mean squared error of pixels in [0, 1]."""
+    return (result.reconstructions.detach().clamp(-1, 1) - images).square().mean() / 4

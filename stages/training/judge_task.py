@@ -47,7 +47,7 @@ class JudgeTask(Task):
         return _read(self._train, rows, device)
 
     def loss(
-        self, module: nn.Module, batch: LabelledImages, generator: torch.Generator
+        self, module: nn.Module, batch: LabelledImages, generator: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropy in nats, and the accuracy on this batch."""
         images, answers = _exercise(batch, generator)
@@ -55,7 +55,7 @@ class JudgeTask(Task):
         accuracy = (logits.argmax(dim=1) == answers).float().mean()
         return F.cross_entropy(logits, answers), {"accuracy": accuracy}
 
-    def validate(self, module: nn.Module, device: torch.device) -> Validation:
+    def validate(self, module: nn.Module, device: torch.device, step: int) -> Validation:
         """Cross entropy (the criterion) and accuracy on the validation split."""
         loss, accuracy = self.judge(module, self._validation, device)
         return Validation(loss, {"loss": loss, "accuracy": accuracy})

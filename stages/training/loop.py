@@ -117,7 +117,7 @@ class _Training:
         self.task.module.train()
         batch = self.task.batch(self._rows(step), self.device)
         with autocast(self.dtype, self.device):
-            loss, figures = self.task.loss(module, batch, generator)
+            loss, figures = self.task.loss(module, batch, generator, step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), options.gradient_clip)
@@ -176,7 +176,7 @@ class _Training:
         module.eval()
         seed_everything(self.seed, "validation")
         with torch.inference_mode():
-            validation = self.task.validate(module, self.device)
+            validation = self.task.validate(module, self.device, self.state.step)
         if not math.isfinite(validation.criterion):
             raise DivergenceError(self._divergence(self.state.step, validation.criterion, math.nan))
         self._record({f"validation_{k}": v for k, v in validation.figures.items()})

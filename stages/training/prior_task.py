@@ -42,12 +42,12 @@ class PriorTask(Task):
         return self.train.batch(rows).to(device)
 
     def loss(
-        self, module: nn.Module, batch: LatentBatch, generator: torch.Generator
+        self, module: nn.Module, batch: LatentBatch, generator: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean nats per token, classes dropped as the prior's options ask."""
         return module(batch.draw(generator), self._labels(batch)), {}
 
-    def validate(self, module: nn.Module, device: torch.device) -> Validation:
+    def validate(self, module: nn.Module, device: torch.device, step: int) -> Validation:
         """Nats per image over the validation split, given the class; draws are always the same."""
         count = len(self.validation)
         nats = 0.0

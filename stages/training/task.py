@@ -41,20 +41,21 @@ class Task(ABC):
 
     @abstractmethod
     def loss(
-        self, module: nn.Module, batch: Any, generator: torch.Generator
+        self, module: nn.Module, batch: Any, generator: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise (scalar) and what to plot beside it.
 
         Args:
             module: `self.module`, possibly compiled.
             batch: What `batch` gave.
+            step: Steps done so far, for schedules.
             generator: The stream of this step; every draw comes from it or from torch's global
                 generator, which points at the same step.
         """
 
     @abstractmethod
-    def validate(self, module: nn.Module, device: torch.device) -> Validation:
-        """Judge the (EMA) module on the validation split; deterministic."""
+    def validate(self, module: nn.Module, device: torch.device, step: int) -> Validation:
+        """Judge the (EMA) module on the validation split after `step` steps; deterministic."""
 
     def start(self, device: torch.device, generator: torch.Generator) -> None:
         """Called once before step 0 (k-means start of a codebook); default: no-op."""
@@ -64,10 +65,13 @@ class Task(ABC):
         """Called after each optimiser step; returns figures when it has any. Default: none."""
         return {}
 
-    def state(self) -> dict[str, Tensor]:
-        """What must survive a kill beside the module (running counts); default: nothing."""
+    def state(self) -> dict[str, Any]:
+        """What must survive a kill beside the module (running counts); default: nothing.
+
+        Tensors, numbers, strings, lists, and dicts of them.
+        """
         return {}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave; default: nothing."""
         return

@@ -14,6 +14,7 @@ LOADERS = {
         "backbone": "backbones",
         "bottleneck": "bottlenecks",
         "likelihood": "likelihoods",
+        "objective": "objectives",
     },
     "stages/assembly/second_stage.py": {"prior": "priors", "head": "heads"},
 }

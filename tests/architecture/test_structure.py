@@ -19,6 +19,7 @@ FLOORS = {
     "bottlenecks": 2,
     "likelihoods": 2,
     "heads": 2,
+    "objectives": 2,
     "autoencoders": 3,
     "priors": 3,
     "stores": 3,

@@ -17,8 +17,10 @@ from stages.core.errors import ArtifactError, ParamsError
 from stages.core.intensities import to_pixels
 from stages.core.sections import parse_params
 from stages.core.shapes import ImageShape
-from stages.nn.distributions import DiagonalGaussian
+from stages.nn.distributions import Posterior
+from tests.backbones.examples import conv
 from tests.bottlenecks.examples import EXAMPLES as BOTTLENECKS
+from tests.objectives.examples import ELBO
 
 IMAGE = ImageShape(3, 8, 12)
 CPU = torch.device("cpu")
@@ -34,9 +36,10 @@ def params_of(bottleneck=BOTTLENECKS[0], widths=(8, 10)):
     sections = {
         "seed": 3,
         "autoencoder": {"kind": "flat"},
-        "backbone": {"kind": "conv", "widths": widths, "blocks": 1, "upsampling": "nearest"},
+        "backbone": conv(widths, 1),
         "bottleneck": bottleneck,
         "likelihood": {"kind": "gaussian", "sigma": "optimal", "value": 0.2, "decay": 0.9},
+        "objective": ELBO,
     }
     return parse_params(Wider, sections, source="test", strict=True)
 
@@ -51,7 +54,7 @@ def saved(path: Path, params=None):
 
 def latents_of(autoencoder, images):
     encoded = autoencoder.encode(images)
-    return encoded.mean if isinstance(encoded, DiagonalGaussian) else encoded
+    return encoded.mean if isinstance(encoded, Posterior) else encoded
 
 
 @pytest.mark.parametrize("bottleneck", BOTTLENECKS, ids=str)

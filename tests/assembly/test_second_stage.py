@@ -61,10 +61,10 @@ def test_equal_priors_give_equal_artifacts(tmp_path):
     assert len(digests) == 1
 
 
-def test_class_names_are_kept_only_where_the_prior_knows_classes(tmp_path):
+def test_class_names_are_kept_for_decoders_that_know_classes_where_the_prior_does_not(tmp_path):
     save(tmp_path / "prior", {"kind": "uniform"})
     loaded = load_second_stage(tmp_path / "prior", CPU)
-    assert loaded.prior.num_classes == 0 and loaded.class_names is None
+    assert loaded.prior.num_classes == 0 and loaded.class_names == ["x", "y", "z"]
 
 
 def test_a_damaged_prior_is_refused_by_name(tmp_path):

@@ -9,18 +9,66 @@ _CODEBOOK = {
     "num_codes": 7,
     "dim": 5,
     "commitment_weight": 1.0,
+    "gradient": "straight_through",
     "decay": 0.9,
     "revive_below": 0.1,
     "kmeans_iterations": 3,
     "kmeans_vectors": 50,
 }
+_GUMBEL = {
+    "kind": "gumbel",
+    "num_codes": 7,
+    "dim": 5,
+    "tau_start": 1.0,
+    "tau_end": 0.5,
+    "tau_steps": 10,
+}
+_LOOKUP_FREE = {
+    "kind": "lookup_free",
+    "num_bits": 5,
+    "commitment_weight": 0.5,
+    "sample_entropy_weight": 0.2,
+    "batch_entropy_weight": 0.3,
+    "temperature": 1.5,
+}
 EXAMPLES = [
     {"kind": "identity", "layout": "spatial", "channels": 4},
     {"kind": "identity", "layout": "vector", "channels": 4},
-    {"kind": "gaussian", "layout": "spatial", "channels": 4, "kl_weight": 0.5},
-    {"kind": "gaussian", "layout": "vector", "channels": 4, "kl_weight": 1.0},
+    {"kind": "gaussian", "layout": "spatial", "channels": 4},
+    {"kind": "gaussian", "layout": "vector", "channels": 4},
+    {"kind": "laplace", "layout": "spatial", "channels": 4, "kl_draws": 0},
+    {
+        "kind": "gamma",
+        "layout": "spatial",
+        "channels": 4,
+        "prior_concentration": 2.0,
+        "prior_rate": 1.0,
+        "kl_draws": 0,
+    },
+    {
+        "kind": "beta",
+        "layout": "spatial",
+        "channels": 4,
+        "prior_concentrations": [1.0, 1.0],
+        "kl_draws": 0,
+    },
     {"kind": "vq", **_CODEBOOK},
     {"kind": "ema_vq", **_CODEBOOK},
+    {"kind": "ema_vq", **_CODEBOOK, "gradient": "rotation"},
+    {"kind": "cosine_vq", **_CODEBOOK},
+    {"kind": "residual_vq", **_CODEBOOK, "depth": 4, "shared": False},
+    {"kind": "residual_vq", **_CODEBOOK, "depth": 3, "shared": True},
+    {"kind": "fsq", "levels": [5, 4, 2]},
+    _LOOKUP_FREE,
+    {**_GUMBEL, "estimator": "straight_through"},
+    {**_GUMBEL, "estimator": "soft"},
+    {
+        "kind": "score_function",
+        "num_codes": 7,
+        "dim": 5,
+        "baseline_width": 4,
+        "baseline_decay": 0.9,
+    },
 ]
 
 

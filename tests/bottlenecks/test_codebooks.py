@@ -1,11 +1,14 @@
-"""Both quantizers against the textbook: losses, straight-through gradient, averages, revival."""
+"""Quantizers with a learned codebook against the textbook: losses, gradient, start, revival."""
 
 import pytest
 import torch
 
 from tests.bottlenecks.examples import FEATURES, example
 
-both = pytest.mark.parametrize("kind", ["vq", "ema_vq"])
+SINGLE = ["vq", "ema_vq", "cosine_vq"]
+single = pytest.mark.parametrize("kind", SINGLE)
+plain = pytest.mark.parametrize("kind", ["vq", "ema_vq"])
+every = pytest.mark.parametrize("kind", [*SINGLE, "residual_vq"])
 
 
 def stream(seed=0):
@@ -18,43 +21,70 @@ def without_projections(bottleneck):
     return bottleneck
 
 
+def entries(bottleneck):
+    """The codebook, to be read or changed in place."""
+    codebook = bottleneck.codebook
+    return codebook.data if isinstance(codebook, torch.Tensor) else codebook.entries
+
+
+def put_out_of_reach(bottleneck):
+    """All entries but the first where no vector chooses them."""
+    book = entries(bottleneck)
+    book[1:] = -book[0] if bottleneck.options.kind == "cosine_vq" else book[1:] + 1000
+
+
 def grid_of(vectors):
     """Vectors (2 * 2 * 3, dim) as features (2, dim, 2, 3)."""
     return vectors.view(2, FEATURES.grid_height, FEATURES.grid_width, -1).permute(0, 3, 1, 2)
 
 
-@both
+@single
 def test_codes_and_vectors_round_trip(kind):
     bottleneck = without_projections(example(kind))
     codes = torch.randint(7, (2, 2, 3), generator=stream())
     assert torch.equal(bottleneck.encode(bottleneck.decode(codes)), codes)
 
 
-@both
-def test_training_and_decoding_give_the_decoder_the_same(kind):
-    bottleneck = example(kind).eval()
+@every
+@pytest.mark.parametrize("gradient", ["straight_through", "rotation"])
+def test_training_and_decoding_give_the_decoder_the_same(kind, gradient):
+    bottleneck = example(kind, gradient=gradient).eval()
     features = torch.randn(2, *FEATURES)
     result = bottleneck(features)
     assert torch.equal(result.codes, bottleneck.encode(features))
     torch.testing.assert_close(result.features, bottleneck.decode(result.codes))
 
 
-@both
+@single
 def test_at_a_codebook_entry_nothing_is_lost(kind):
     bottleneck = without_projections(example(kind))
     features = bottleneck.decode(torch.randint(7, (2, 2, 3), generator=stream())).detach()
     result = bottleneck(features)
-    assert result.auxiliary.item() == 0
+    assert result.auxiliary.item() == pytest.approx(0, abs=1e-12)
     torch.testing.assert_close(result.features, features)
 
 
-@both
+@pytest.mark.parametrize("kind", ["vq", "ema_vq", "residual_vq"])
 def test_the_gradient_passes_straight_through(kind):
     bottleneck = without_projections(example(kind, commitment_weight=0.0))
     features = torch.randn(2, 5, 2, 3, requires_grad=True)
     cost = torch.randn(2, 5, 2, 3)
     (bottleneck(features).features * cost).sum().backward()
     torch.testing.assert_close(features.grad, cost)
+
+
+@pytest.mark.parametrize("kind", ["vq", "ema_vq", "residual_vq"])
+def test_the_gradient_passes_by_rotation(kind):
+    bottleneck = without_projections(example(kind, commitment_weight=0.0, gradient="rotation"))
+    features = torch.randn(2, 5, 2, 3, requires_grad=True)
+    cost = torch.randn(2, 5, 2, 3)
+    result = bottleneck(features)
+    (result.features * cost).sum().backward()
+    lengths = result.features.detach().norm(dim=1) / features.detach().norm(dim=1)
+    torch.testing.assert_close(features.grad.norm(dim=1), lengths * cost.norm(dim=1))
+    at_entry = torch.cosine_similarity(cost, result.features.detach(), dim=1)
+    at_vector = torch.cosine_similarity(features.grad, features.detach(), dim=1)
+    torch.testing.assert_close(at_vector, at_entry, atol=1e-5, rtol=1e-5)
 
 
 def test_losses_of_vq_are_those_of_the_paper():
@@ -72,25 +102,54 @@ def test_losses_of_vq_are_those_of_the_paper():
     torch.testing.assert_close(bottleneck.codebook.grad, expected)
 
 
-def test_averages_of_ema_vq_are_those_of_a_slow_loop():
-    bottleneck = without_projections(example("ema_vq", decay=0.9))
-    sizes = bottleneck.cluster_size.double().tolist()
-    sums = bottleneck.vector_sums.double().clone()
-    for step in range(4):
-        vectors = torch.randn(12, 5, generator=stream(step))
-        codes = bottleneck(grid_of(vectors)).codes.flatten().tolist()
-        for code in range(7):
-            mine = [vectors[i].double() for i in range(12) if codes[i] == code]
-            sizes[code] = 0.9 * sizes[code] + 0.1 * len(mine)
-            sums[code] = 0.9 * sums[code] + 0.1 * sum(mine, torch.zeros(5))
-    total = sum(sizes)
-    for code in range(7):
-        smoothed = (sizes[code] + 1e-5) / (total + 7 * 1e-5) * total
-        expected = (sums[code] / smoothed).float()
-        torch.testing.assert_close(bottleneck.codebook[code], expected, atol=1e-5, rtol=1e-4)
+def test_the_loss_of_ema_vq_pulls_vectors_only():
+    bottleneck = without_projections(example("ema_vq", commitment_weight=0.25))
+    vectors = torch.randn(12, 5, generator=stream())
+    features = grid_of(vectors).clone().requires_grad_()
+    before = entries(bottleneck).clone()
+    result = bottleneck(features)
+    result.auxiliary.backward()
+    pull = 2 * (vectors - before[result.codes.flatten()]) / vectors.numel()
+    torch.testing.assert_close(features.grad, grid_of(0.25 * pull))
 
 
-@both
+def test_the_loss_of_cosine_vq_is_of_angles():
+    bottleneck = without_projections(example("cosine_vq", commitment_weight=0.25)).eval()
+    features = torch.randn(2, 5, 2, 3, generator=stream())
+    result = bottleneck(features)
+    cosines = torch.cosine_similarity(features, bottleneck.decode(result.codes), dim=1)
+    expected = 0.25 * (2 - 2 * cosines).mean().item()
+    assert result.auxiliary.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_cosine_vq_chooses_by_direction_alone():
+    bottleneck = without_projections(example("cosine_vq"))
+    features = torch.randn(2, 5, 2, 3, generator=stream())
+    cosines = torch.cosine_similarity(
+        features[:, None], entries(bottleneck)[None, :, :, None, None], dim=2
+    )
+    assert torch.equal(bottleneck.encode(features), cosines.argmax(dim=1))
+    lengths = torch.rand(2, 1, 2, 3, generator=stream(1)) + 0.01
+    assert torch.equal(bottleneck.encode(lengths * features), cosines.argmax(dim=1))
+
+
+def test_averages_of_directions_are_directions_again():
+    bottleneck = without_projections(example("cosine_vq"))
+    features = torch.randn(2, 5, 2, 3, generator=stream())
+    codes = bottleneck.encode(features)
+    decoded = bottleneck.decode(codes)
+    bottleneck.codebook.entries *= torch.rand(7, 1, generator=stream(1)) + 0.1
+    assert torch.equal(bottleneck.encode(features), codes)
+    torch.testing.assert_close(bottleneck.decode(codes), decoded)
+
+
+def test_cosine_vq_gives_the_decoder_numbers_of_mean_square_one():
+    bottleneck = without_projections(example("cosine_vq"))
+    vectors = bottleneck.decode(torch.arange(6).view(1, 2, 3))
+    torch.testing.assert_close(vectors.square().mean(dim=1), torch.ones(1, 2, 3))
+
+
+@every
 def test_the_quantizer_computes_in_float32_under_autocast(kind):
     bottleneck, features = example(kind).eval(), torch.randn(2, *FEATURES)
     exact = bottleneck(features)
@@ -101,7 +160,7 @@ def test_the_quantizer_computes_in_float32_under_autocast(kind):
     assert torch.equal(mixed.features, exact.features)
 
 
-@both
+@every
 def test_a_start_from_data_serves_the_data_better(kind):
     bottleneck, features = example(kind).eval(), 3 + torch.randn(40, *FEATURES)
     before = bottleneck(features).statistics["commitment"]
@@ -109,54 +168,35 @@ def test_a_start_from_data_serves_the_data_better(kind):
     assert bottleneck(features).statistics["commitment"] < before
 
 
-def test_the_averages_start_in_agreement_with_the_codebook():
-    bottleneck = example("ema_vq")
-    bottleneck.start_from_data(torch.randn(40, *FEATURES), stream())
-    assert bottleneck.cluster_size.sum() == 50
-    means = bottleneck.vector_sums / bottleneck.cluster_size[:, None]
-    torch.testing.assert_close(means, bottleneck.codebook)
-
-
-@both
+@single
 def test_dead_codes_move_onto_recent_vectors_and_come_to_use(kind):
     bottleneck = without_projections(example(kind, decay=0.0, revive_below=0.5))
-    with torch.no_grad():
-        bottleneck.codebook[1:] += 1000
-    vectors = torch.randn(12, 5, generator=stream())
-    bottleneck(grid_of(vectors))
+    put_out_of_reach(bottleneck)
+    features = grid_of(torch.randn(12, 5, generator=stream()))
+    dead = torch.bincount(bottleneck(features).codes.flatten(), minlength=7) == 0
+    assert dead.sum() >= 3
     bottleneck.after_step(stream())
-    moved = bottleneck.codebook[1:]
-    assert all((vectors == entry).all(dim=1).any() for entry in moved)
-    assert len(moved.unique(dim=0)) == 6
-    assert len(bottleneck(grid_of(vectors)).codes.unique()) >= 6
+    recent = features if kind != "cosine_vq" else features / features.norm(dim=1, keepdim=True)
+    moved, seen = entries(bottleneck)[dead], recent.permute(0, 2, 3, 1).reshape(12, 5)
+    assert all((seen - entry).abs().max(dim=1).values.min() < 1e-6 for entry in moved)
+    assert len(moved.unique(dim=0)) == dead.sum()
+    assert len(bottleneck(features).codes.unique()) >= 6
 
 
-def test_revival_resets_the_averages_with_the_entry():
-    bottleneck = without_projections(example("ema_vq", decay=0.0, revive_below=0.5))
-    bottleneck.codebook[1:] += 1000
-    bottleneck(grid_of(torch.randn(12, 5, generator=stream())))
-    bottleneck.after_step(stream())
-    assert torch.allclose(bottleneck.cluster_size[1:], torch.tensor(12 / 7))
-    means = bottleneck.vector_sums / bottleneck.cluster_size[:, None]
-    torch.testing.assert_close(means[1:], bottleneck.codebook[1:])
-
-
-@both
+@single
 def test_codes_in_use_stay_where_they_are(kind):
     bottleneck = without_projections(example(kind))
-    codes = torch.arange(12) % 7
-    bottleneck(grid_of(bottleneck.codebook.detach()[codes]))
-    before = bottleneck.codebook.detach().clone()
+    bottleneck(bottleneck.decode(torch.arange(12).view(2, 2, 3) % 7).detach())
+    before = entries(bottleneck).clone()
     bottleneck.after_step(stream())
-    assert torch.equal(bottleneck.codebook, before)
+    assert torch.equal(entries(bottleneck), before)
 
 
-@both
+@plain
 def test_zero_asks_for_no_revival(kind):
     bottleneck = without_projections(example(kind, decay=0.0, revive_below=0.0))
-    with torch.no_grad():
-        bottleneck.codebook[1:] += 1000
+    put_out_of_reach(bottleneck)
     bottleneck(grid_of(torch.randn(12, 5)))
-    before = bottleneck.codebook.detach().clone()
+    before = entries(bottleneck).clone()
     bottleneck.after_step(stream())
-    assert torch.equal(bottleneck.codebook, before)
+    assert torch.equal(entries(bottleneck), before)

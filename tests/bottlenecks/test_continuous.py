@@ -1,4 +1,4 @@
-"""The Gaussian's rate against Monte Carlo, torch.distributions and its own definition."""
+"""The Gaussian's KL against Monte Carlo, torch.distributions and its own definition."""
 
 import torch
 from torch.distributions import Normal, kl_divergence
@@ -54,20 +54,16 @@ def test_gradients_of_the_kl():
     torch.testing.assert_close(log_variance.grad, 0.5 * (log_variance.detach().exp() - 1))
 
 
-def test_the_rate_is_the_weighted_sum():
-    bottleneck, features = example("gaussian", kl_weight=0.5), torch.randn(3, *FEATURES)
-    result = bottleneck(features, stream())
-    kl = bottleneck.encode(features).kl_per_number().sum(dim=(1, 2, 3))
-    torch.testing.assert_close(result.rate, 0.5 * kl)
-    torch.testing.assert_close(result.statistics["kl_nats"], kl.mean())
+def test_what_is_charged_is_the_posteriors_kl():
+    bottleneck, features = example("gaussian"), torch.randn(3, *FEATURES)
+    expected = bottleneck.encode(features).kl_per_number()
+    torch.testing.assert_close(bottleneck(features, stream()).kl, expected)
 
 
-def test_kl_per_dimension_sums_to_the_kl():
-    posterior = some_posterior(batch=5)
-    per_dimension = example("gaussian").kl_per_dimension(posterior)
-    assert per_dimension.shape == (4, 2, 3)
-    expected = posterior.kl_per_number().sum(dim=(1, 2, 3)).mean()
-    torch.testing.assert_close(per_dimension.sum(), expected)
+def test_the_density_of_the_standard_prior():
+    latents = torch.randn(2, 4, 2, 3)
+    expected = Normal(0.0, 1.0).log_prob(latents).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(some_posterior().standard_log_prob(latents), expected)
 
 
 def test_draws_have_the_posteriors_moments():
@@ -84,12 +80,12 @@ def test_draws_have_the_posteriors_moments():
 def test_extreme_features_give_finite_losses():
     bottleneck = example("gaussian")
     result = bottleneck(torch.full((2, *FEATURES), 1e4), stream())
-    assert result.rate.isfinite().all() and result.features.isfinite().all()
+    assert result.kl.isfinite().all() and result.features.isfinite().all()
 
 
 def test_identity_stores_points_and_charges_nothing():
     bottleneck, features = example("identity"), torch.randn(2, *FEATURES)
     result = bottleneck(features)
     assert bottleneck.spec.deterministic
-    assert result.rate.abs().sum() == 0 and result.auxiliary == 0
+    assert result.kl is None and result.auxiliary == 0
     torch.testing.assert_close(result.features, bottleneck.decode(bottleneck.encode(features).mean))

@@ -23,6 +23,7 @@ from tests.evaluation.tiny_line import (
     COUNTS,
     CPU,
     POINTS,
+    POSITIVE,
     SAMPLING,
     make_line,
     make_prior,
@@ -37,6 +38,12 @@ OPTIONS = {
     "samples_per_class": 3,
     "neighbour_queries": 9,
     "num_neighbours": 4,
+    "factor_images": 0,
+    "lpips_weights": "",
+    "iwae_draws": 0,
+    "iwae_prior_draws": 0,
+    "iwae_images": 0,
+    "iwae_batch_size": 4,
 }
 
 
@@ -58,6 +65,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             ("codes", CODES, NAMES),
             ("continuous", CONTINUOUS, None),
             ("points", POINTS, NAMES),
+            ("positive", POSITIVE, None),
         ):
             folder = tmp_path_factory.mktemp(name)
             patch.chdir(folder)
@@ -79,7 +87,9 @@ def line(
     return folder
 
 
-every = pytest.mark.parametrize("line", ["codes", "continuous", "points"], indirect=True)
+every = pytest.mark.parametrize(
+    "line", ["codes", "continuous", "points", "positive"], indirect=True
+)
 codes = pytest.mark.parametrize("line", ["codes"], indirect=True)
 continuous = pytest.mark.parametrize("line", ["continuous"], indirect=True)
 
@@ -141,6 +151,38 @@ def test_continuous_latents_without_classes(line: Path) -> None:
 def test_points_under_a_density_get_no_bits(line: Path) -> None:
     figures = evaluated(line)
     assert not {"total_bits_per_dim", "rate_nats", "kl"} & figures.keys()
+
+
+@pytest.mark.parametrize("line", ["positive"], indirect=True)
+def test_latents_of_another_family_are_judged_by_theirs(line: Path) -> None:
+    figures = evaluated(line, iwae_draws=1)
+    assert figures["kl"]["protocol"]["against"] == "Gamma(2, rate 0.5)"
+    assert figures["prior_gain_nats"]["value"] == pytest.approx(0, abs=1e-3)
+    assert "total_bits_per_dim" not in figures and "iwae_bits_per_dim" not in figures
+    protocol = figures["iwae_nats"]["protocol"]
+    assert protocol["likelihood"] == {"kind": "bernoulli", "binarise": "dynamic"}
+    assert protocol["p(z)"] == "the first stage's own, Gamma(2, rate 0.5)"
+    assert "target" in protocol and protocol["draws"] == 1 and protocol["seed"] == 3
+
+
+@continuous
+def test_bounds_by_importance_weights(line: Path) -> None:
+    figures = evaluated(line, iwae_draws=3, iwae_prior_draws=3, iwae_images=5)
+    own, learned = figures["iwae_nats"], figures["two_stage_iwae_nats"]
+    assert own["n"] == 5 and own["protocol"]["draws"] == 3
+    # The prior is the first stage's own, and so are the draws.
+    assert learned["value"] == pytest.approx(own["value"], rel=1e-5)
+    assert learned["protocol"]["p(z)"] == "the second stage's"
+    assert own["value"] < figures["elbo_nats"]["value"]
+    bits = figures["iwae_bits_per_dim"]["value"]
+    assert bits == pytest.approx(own["value"] / (96 * math.log(2)))
+    elbo = figures["elbo_nats"]["value"] / (96 * math.log(2))
+    assert elbo == pytest.approx(figures["total_bits_per_dim"]["value"], rel=0.05)
+
+
+@pytest.mark.parametrize("line", ["codes", "points"], indirect=True)
+def test_codes_and_points_have_no_importance_weights(line: Path) -> None:
+    assert not [name for name in evaluated(line, iwae_draws=2) if "iwae" in name]
 
 
 @continuous
@@ -207,7 +249,9 @@ def test_the_report_holds_everything_and_loads_nothing(line: Path) -> None:
     for source in re.findall(r'(?:src|href)="([^"]*)"', report):
         assert source.startswith("data:image/png;base64,")
     assert "http" not in report and "<script" not in report and "@import" not in report
-    assert all(re.findall(r'<img [^>]*alt="[^"]+"', report)) and report.count("<img") == 4
+    assert all(re.findall(r'<img [^>]*alt="[^"]+"', report))
+    shown = {path.name for path in (line / "data/metrics").glob("*.png")}
+    assert report.count("<img") == len(shown) and shown >= {"samples.png", "latents.png"}
     for name in INPUTS:
         assert open_artifact(line / "data" / name, name).digest in report
     assert "& more" not in report

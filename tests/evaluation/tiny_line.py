@@ -26,6 +26,8 @@ from stages.sample import Params as SampleParams
 from stages.sample import sample
 from stages.stores.latents import open_latents
 from stages.stores.prepared import PreparedWriter, open_prepared
+from tests.backbones.examples import conv
+from tests.objectives.examples import ELBO
 
 IMAGE = ImageShape(channels=1, height=8, width=12)
 COUNTS = {"train": 23, "validation": 5, "test": 17}
@@ -37,6 +39,7 @@ CODES: dict[str, Any] = {
         "num_codes": 7,
         "dim": 3,
         "commitment_weight": 0.25,
+        "gradient": "straight_through",
         "decay": 0.9,
         "revive_below": 0.0,
         "kmeans_iterations": 0,
@@ -54,7 +57,7 @@ CODES: dict[str, Any] = {
     "head": {"kind": "categorical"},
 }
 CONTINUOUS: dict[str, Any] = {
-    "bottleneck": {"kind": "gaussian", "layout": "spatial", "channels": 2, "kl_weight": 1.0},
+    "bottleneck": {"kind": "gaussian", "layout": "spatial", "channels": 2},
     "likelihood": {"kind": "discretized_logistic", "num_mixtures": 2},
     "prior": {"kind": "standard_normal"},
     "head": {"kind": "mixture", "components": 2, "std_floor": 1e-3, "guidance_candidates": 2},
@@ -64,9 +67,23 @@ POINTS: dict[str, Any] = {
     "bottleneck": {"kind": "identity", "layout": "spatial", "channels": 2},
     "likelihood": {"kind": "gaussian", "sigma": "fixed", "value": 0.1, "decay": 0.99},
 }
+POSITIVE: dict[str, Any] = {
+    **CONTINUOUS,
+    "bottleneck": {
+        "kind": "gamma",
+        "layout": "spatial",
+        "channels": 2,
+        "prior_concentration": 2.0,
+        "prior_rate": 0.5,
+        "kl_draws": 0,
+    },
+    "likelihood": {"kind": "bernoulli", "binarise": "dynamic"},
+    "prior": {"kind": "reference"},
+}
 SHARED: dict[str, Any] = {
     "autoencoder": {"kind": "flat"},
-    "backbone": {"kind": "conv", "widths": [12], "blocks": 0, "upsampling": "nearest"},
+    "objective": ELBO,
+    "backbone": conv([12], 0),
 }
 SAMPLING = {
     "count": 12,

@@ -45,3 +45,11 @@ def test_dynamic_without_a_stream_is_the_threshold():
     images = torch.rand(5, *IMAGE) * 2 - 1
     expected = bernoulli("threshold").target(images, None)
     assert torch.equal(bernoulli("dynamic").target(images, None), expected)
+
+
+def test_images_binarised_once_pass_through_as_they_are():
+    images = torch.rand(5, *IMAGE) * 2 - 1
+    once = bernoulli("dynamic").eval().target(images, stream(1))
+    assert torch.equal(bernoulli("dynamic").target(once, stream(2)), once)
+    assert torch.equal(bernoulli("dynamic").target(once, None), once)
+    assert not torch.equal(bernoulli("dynamic").target(images, stream(2)), once)

@@ -7,6 +7,7 @@ from stages.bottlenecks.base import LatentSpec
 from stages.metrics.base import Figure, Observation
 from stages.metrics.latents import LatentActivity
 from stages.nn.distributions import DiagonalGaussian
+from stages.nn.posteriors import FactorizedPosterior, family_of
 
 SPEC = LatentSpec("continuous", grid_height=1, grid_width=3, channels=2, scale=0.5)
 POINTS = LatentSpec("continuous", grid_height=1, grid_width=3, channels=2, deterministic=True)
@@ -57,6 +58,24 @@ def test_batches_do_not_matter_even_far_from_zero() -> None:
         {n: f.value for n, f in whole.items()}, rel=1e-9
     )
     assert whole["active_units"].value == 6
+
+
+def test_activity_is_relative_to_the_variance_of_the_prior() -> None:
+    # Numbers in (0, 1), whose prior has variance 1/12: active above a hundredth of that.
+    spec = LatentSpec("continuous", 1, 3, channels=2, posterior="beta", reference=(1.0, 1.0))
+    signs = torch.tensor([1.0, -1.0]).repeat(4)
+    mean = torch.full((8, 2, 1, 3), 0.5)
+    mean[:, 0] += 0.9 * (0.01 / 12) ** 0.5 * signs[:, None, None]
+    mean[:, 1] += 1.1 * (0.01 / 12) ** 0.5 * signs[:, None, None]
+    posterior = FactorizedPosterior(mean, torch.full_like(mean, -3.0), family_of("beta", (1, 1)))
+    pixels, nothing = torch.zeros(8, 1, 4, 5, dtype=torch.uint8), torch.zeros(8)
+    metric = LatentActivity(spec)
+    metric.update(Observation(pixels, pixels, nothing, nothing, latents=mean, posterior=posterior))
+    found = {figure.name: figure for figure in metric.figures({})}
+    assert found["active_units"].value == 3
+    assert found["kl"].protocol["against"] == "Beta(1, 1)"
+    expected = posterior.kl_per_number().mean().item()
+    assert found["kl_per_dimension"].value == pytest.approx(expected)
 
 
 def test_points_have_no_kl() -> None:

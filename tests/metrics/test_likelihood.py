@@ -7,8 +7,9 @@ import torch
 from stages.bottlenecks.base import LatentSpec
 from stages.core.shapes import ImageShape
 from stages.metrics.base import Figure, Observation
-from stages.metrics.likelihood import TwoStageLikelihood, own_units, standard_normal_log_prob
+from stages.metrics.likelihood import TwoStageLikelihood, own_units, reference_log_prob
 from stages.nn.distributions import DiagonalGaussian
+from stages.nn.posteriors import FactorizedPosterior, family_of
 
 IMAGE = ImageShape(1, 2, 3)
 CODES = LatentSpec("codes", grid_height=1, grid_width=2, num_codes=4)
@@ -114,7 +115,7 @@ def test_the_elbo_is_exact_under_the_true_posterior() -> None:
         Observation(
             pixels,
             pixels,
-            standard_normal_log_prob(z),
+            reference_log_prob(z, spec),
             distortion,
             latents=z,
             posterior=posterior,
@@ -130,7 +131,7 @@ def test_the_scale_of_stored_latents_changes_units_not_probabilities() -> None:
     stored = LATENTS.scale * latents
     # N(0, scale^2) over stored latents is N(0, 1) over the autoencoder's own.
     density = torch.distributions.Normal(0.0, LATENTS.scale).log_prob(stored).sum(dim=(1, 2, 3))
-    torch.testing.assert_close(own_units(density, LATENTS), standard_normal_log_prob(latents))
+    torch.testing.assert_close(own_units(density, LATENTS), reference_log_prob(latents, LATENTS))
     assert torch.equal(own_units(density, CODES), density)
 
 
@@ -154,11 +155,48 @@ def test_the_rate_under_n01_is_the_closed_form_kl_on_average() -> None:
     posterior = DiagonalGaussian(mean, torch.full_like(mean, -1.0))
     noise = torch.randn(mean.shape, generator=random, dtype=torch.float64)
     latents = mean + posterior.std * noise
-    normal = standard_normal_log_prob(latents)
+    normal = reference_log_prob(latents, LATENTS)
     seen = observed(normal, torch.zeros(4000), latents=latents, posterior=posterior)
     found = figures(TwoStageLikelihood(LATENTS, IMAGE, discretized=False), seen)
     spread = (posterior.log_prob(latents) - normal).std().item() / math.sqrt(4000)
     kl = posterior.kl_per_number().sum(dim=(1, 2, 3)).mean().item()
+    assert abs(found["rate_baseline_nats"].value - kl) < 5 * spread
+
+
+@pytest.mark.parametrize(
+    ("posterior", "reference", "name"),
+    [
+        ("laplace", (), "Laplace(0, 1)"),
+        ("gamma", (2.0, 3.0), "Gamma(2, rate 3)"),
+        ("beta", (1.0, 2.0), "Beta(1, 2)"),
+    ],
+)
+def test_the_baseline_is_the_prior_of_the_posteriors_family(
+    posterior: str, reference: tuple[float, ...], name: str
+) -> None:
+    spec = LatentSpec(
+        "continuous", 1, 3, channels=2, scale=0.4, posterior=posterior, reference=reference
+    )
+    numbers = torch.tensor(reference or (0.0, 1.0), dtype=torch.float64)
+    prior = {
+        "laplace": torch.distributions.Laplace,
+        "gamma": torch.distributions.Gamma,
+        "beta": torch.distributions.Beta,
+    }[posterior](*numbers)
+    mean = torch.full((4000, 2, 1, 3), 0.3, dtype=torch.float64)
+    q = FactorizedPosterior(mean, torch.full_like(mean, -4.0), family_of(posterior, reference))
+    latents = q.rsample(random)
+    expected = prior.log_prob(latents).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(reference_log_prob(latents, spec), expected)
+    # The learned prior is the same one over what is stored: it gains nothing.
+    stored = expected - spec.numbers * math.log(spec.scale)
+    seen = observed(own_units(stored, spec), torch.zeros(4000), latents=latents, posterior=q)
+    found = figures(TwoStageLikelihood(spec, IMAGE, discretized=False), seen)
+    assert found["prior_gain_nats"].value == pytest.approx(0, abs=1e-9)
+    assert found["prior_baseline_nats"].protocol["baseline"] == name
+    # The rate is the closed-form KL on average; five standard errors.
+    spread = (q.log_prob(latents) - expected).std().item() / math.sqrt(4000)
+    kl = q.kl_per_number().sum(dim=(1, 2, 3)).mean().item()
     assert abs(found["rate_baseline_nats"].value - kl) < 5 * spread
 
 

@@ -42,17 +42,6 @@ def test_neighbours_do_not_change_under_autocast():
     assert codes.tolist() == [4, 0, 5, 2]
 
 
-def test_straight_through_has_the_value_of_one_and_the_gradient_of_the_other():
-    latents = torch.randn(2, 3, requires_grad=True)
-    vectors = torch.randn(2, 3, requires_grad=True)
-    passed = book.straight_through(latents, vectors)
-    torch.testing.assert_close(passed, vectors)
-    cost = torch.randn(2, 3)
-    (passed * cost).sum().backward()
-    assert torch.equal(latents.grad, cost)
-    assert vectors.grad is None
-
-
 def test_vectors_are_read_in_raster_order():
     latents = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
     vectors = book.flat_vectors(latents)
@@ -67,6 +56,23 @@ def test_perplexity_of_even_and_of_single_use(counts, value):
 def test_perplexity_is_the_exponential_of_the_entropy():
     expected = math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
     assert book.perplexity(torch.tensor([3, 1, 0])).item() == pytest.approx(expected)
+
+
+def test_perplexity_of_counts_is_exact_to_float64():
+    counts = [1, 2, 2**24 + 1]
+    shares = [count / sum(counts) for count in counts]
+    expected = math.exp(-sum(share * math.log(share) for share in shares))
+    assert book.perplexity(torch.tensor(counts)).item() == pytest.approx(expected, rel=1e-14)
+
+
+def test_perplexity_of_running_shares_stays_in_their_type():
+    assert book.perplexity(torch.full((6,), 1 / 6)).dtype == torch.float32
+
+
+def test_figures_of_a_histogram():
+    found = book.code_figures(torch.tensor([4, 0, 4, 0, 0]))
+    assert found == pytest.approx({"code_usage": 2 / 5, "code_perplexity": 2.0})
+    assert book.code_figures(torch.zeros(3, dtype=torch.int64)) == {}
 
 
 def test_counts_and_usage():
@@ -85,6 +91,19 @@ def test_kmeans_never_raises_distortion_and_finds_separate_clusters():
     assert all(after <= before + 1e-4 for before, after in itertools.pairwise(distortions))
     # Every cluster has its own entry: what is left is the noise, 8 * 0.01.
     assert distortions[-1] < 0.1
+
+
+def test_kmeans_on_the_sphere_gives_mean_directions():
+    # Two bundles of directions around axes that differ in length, were they not brought to 1.
+    axes = torch.tensor([[1.0, 0, 0], [0, 0, 1]]).repeat_interleave(30, dim=0)
+    vectors = axes + 0.2 * torch.randn(60, 3, generator=stream())
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    centres, counts = book.kmeans(vectors, 2, 8, stream(1), unit=True)
+    assert counts.sum() == 60
+    codes, _ = brute_force(vectors, centres)
+    for code in range(2):
+        total = vectors[codes == code].sum(dim=0)
+        torch.testing.assert_close(centres[code], total / total.norm())
 
 
 def test_kmeans_of_repeated_vectors_leaves_no_code_unused():

@@ -58,7 +58,7 @@ def prior(stored="codes", num_classes=3):
     return network.eval()
 
 
-def decode(latents):
+def decode(latents, labels):
     """Any function of each image's own latents will do: 1 channel, 2 x 3 pixels."""
     numbers = latents.float().reshape(len(latents), -1, 2, 3).mean(dim=1, keepdim=True)
     return (numbers * 40).round().clamp(0, 255).to(torch.uint8)

@@ -56,7 +56,7 @@ class Regression(Task):
         self.seen += torch.bincount(torch.from_numpy(rows), minlength=31)
         return torch.from_numpy(self.x[rows])
 
-    def loss(self, module, batch, generator):
+    def loss(self, module, batch, generator, step):
         self.steps += 1
         time.sleep(self.pause)
         noisy = batch + 0.1 * torch.randn(batch.shape, generator=generator)
@@ -67,7 +67,7 @@ class Regression(Task):
             self.stop.set()
         return loss, {"largest_seen": self.seen.max().float()}
 
-    def validate(self, module, device) -> Validation:
+    def validate(self, module, device, step) -> Validation:
         x = torch.from_numpy(self.x)
         loss = (module(x) - x.sum(1, keepdim=True)).square().mean().item()
         if self.validations:

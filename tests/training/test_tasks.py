@@ -11,21 +11,30 @@ from stages.assembly.second_stage import SecondStageParams, build_second_stage
 from stages.bottlenecks.base import LatentSpec
 from stages.core.errors import Interrupted
 from stages.core.randomness import seed_everything
-from stages.core.sections import parse_params
+from stages.core.sections import parse_params, validate
 from stages.core.shapes import ImageShape
 from stages.core.stage import Run
 from stages.core.tracking import open_tracker
-from stages.nn.distributions import DiagonalGaussian
 from stages.stores.latents import LatentBatch, LatentSplit
 from stages.stores.prepared import PreparedSplit
-from stages.training.autoencoder_task import AutoencoderTask, code_figures, kl_figures
+from stages.training.autoencoder_task import AutoencoderTask
+from stages.training.collapse import CollapseMonitor, CollapseOptions
 from stages.training.loop import fit
 from stages.training.prior_task import PriorTask
+from tests.backbones.examples import conv
 from tests.bottlenecks.examples import EXAMPLES
+from tests.objectives.examples import ELBO
 from tests.training.regression import options
 
 IMAGE = ImageShape(1, 8, 12)
 CPU = torch.device("cpu")
+COLLAPSE = {
+    "dimension_below": 0.1,
+    "warn_above": 0.1,
+    "alarm_above": 0.2,
+    "after_steps": 0,
+    "stop": False,
+}
 HEADS = {
     "codes": {"kind": "categorical"},
     "continuous": {
@@ -45,13 +54,15 @@ def split(count):
 def autoencoder_task(bottleneck):
     raw = {
         "autoencoder": {"kind": "flat"},
-        "backbone": {"kind": "conv", "widths": [6, 10], "blocks": 1, "upsampling": "nearest"},
+        "backbone": conv([6, 10], 1),
         "bottleneck": bottleneck,
         "likelihood": {"kind": "gaussian", "sigma": "optimal", "value": 0.1, "decay": 0.9},
+        "objective": ELBO,
     }
     seed_everything(0, "autoencoder")
     params = parse_params(FirstStageParams, raw, source="test", strict=True)
-    return AutoencoderTask(build_first_stage(params, IMAGE), split(23), split(5), seed=0)
+    monitor = CollapseMonitor(validate(CollapseOptions, COLLAPSE, source="test"), lambda *tag: None)
+    return AutoencoderTask(build_first_stage(params, IMAGE), split(23), split(5), monitor, seed=0)
 
 
 class Latents(LatentSplit):
@@ -134,26 +145,11 @@ def test_usage_is_counted_over_whole_epochs(tmp_path):
     assert ends == [4, 8], "23 images in batches of 6: every fourth step ends an epoch"
 
 
-def test_code_figures_of_known_histograms():
-    assert code_figures(torch.tensor([5, 5, 5, 5])) == pytest.approx(
-        {"code_usage": 1.0, "code_perplexity": 4.0}
-    )
-    assert code_figures(torch.tensor([7, 0, 0, 0])) == pytest.approx(
-        {"code_usage": 0.25, "code_perplexity": 1.0}
-    )
-    assert code_figures(torch.zeros(4)) == {}
-
-
-def test_kl_figures_are_the_closed_form_and_name_dead_channels():
-    mean = torch.zeros(3, 2, 4, 5)
-    mean[:, 0] = 1.0
-    posterior = DiagonalGaussian(mean, torch.zeros_like(mean))
-    figures = kl_figures([posterior.kl_per_number().sum(dim=(2, 3))])
-    assert figures == pytest.approx(
-        {
-            "kl_nats_channel_000": 10.0,
-            "kl_nats_channel_001": 0.0,
-            "kl_nats": 10.0,
-            "collapsed_channels": 0.5,
-        }
-    )
+def test_kl_is_recorded_by_channel_and_in_all(tmp_path):
+    task = autoencoder_task({"kind": "gaussian", "layout": "spatial", "channels": 4})
+    last = train(task, tmp_path).history.iloc[-1]
+    for split in ("", "validation_"):
+        channels = [last[f"{split}kl_nats_channel_{index:03d}"] for index in range(4)]
+        assert sum(channels) == pytest.approx(last[f"{split}kl_nats"], rel=1e-5)
+    posterior = task.module.eval().encode(task._read(task.validation, np.arange(5), CPU).images)
+    assert last["validation_kl_nats"] > 0 and posterior.mean.shape == (5, 4, 2, 3)

@@ -1,0 +1,1 @@
+"""What the KL of the latents costs in training; one per file."""
