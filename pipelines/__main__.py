@@ -3,6 +3,7 @@
     python -m pipelines run [--preset NAME] [--set section.key=value ...] [--stages STAGE ...]
     python -m pipelines preset NAME [--set section.key=value ...]     only writes params.yaml
     python -m pipelines presets                                       lists the presets
+    python -m pipelines families NAME [--members MEMBER ...]          compares members of families
     python -m pipelines ui                                            opens both pages
 
 Exit status: 0 done; 1 a mistake to mend, told in one message; 75 interrupted, run again to go on.
@@ -96,6 +97,11 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("presets", help="list the presets").set_defaults(command=_presets)
 
+    families = commands.add_parser("families", help="compare members at equal wall time")
+    families.set_defaults(command=_families)
+    families.add_argument("name", metavar="NAME", help="a file of pipelines/families")
+    families.add_argument("--members", nargs="+", default=[], metavar="MEMBER")
+
     ui = commands.add_parser("ui", help="open the pages of Prefect and MLflow on this machine")
     ui.set_defaults(command=_ui)
     ui.add_argument("--prefect-port", type=int, default=4200, metavar="PORT")
@@ -137,6 +143,22 @@ def _preset(options: argparse.Namespace) -> int:
 def _presets(options: argparse.Namespace) -> int:
     for name, about in presets().items():
         print(f"{name:24} {about}")
+    return 0
+
+
+def _families(options: argparse.Namespace) -> int:
+    from pipelines.family_comparison import compare
+    from pipelines.family_sheet import write_results
+
+    root = _project_root()
+    if not os.environ.get("PREFECT_API_URL"):
+        use_project_home(root)
+    with prefect_api(root):
+        outcomes = compare(root, options.name, options.members, print)
+    results = root / "benchmarks" / "results" / "families" / options.name
+    table = write_results(results, outcomes)
+    print(table.drop(columns="about").to_string(index=False))
+    print(f"table and pictures: {results.relative_to(root)}")
     return 0
 
 

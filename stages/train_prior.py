@@ -68,7 +68,7 @@ def _as_it_is(task: PriorTask, device: torch.device) -> Fitted:
     """A baseline has nothing to learn, but is judged on the same split."""
     module = task.module.to(device).eval()
     with torch.inference_mode():
-        validation = task.validate(module, device)
+        validation = task.validate(module, device, step=0)
     figures = {f"validation_{name}": value for name, value in validation.figures.items()}
     return Fitted(module, pd.DataFrame([{"step": 0, **figures}]), best_step=0)
 

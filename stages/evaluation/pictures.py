@@ -116,7 +116,8 @@ def _profile(folder: Path, judgement: Judgement) -> str:
     axes = chart.add_subplot()
     axes.stairs(values, fill=True, color="#3b6ea5")
     axes.set_xlim(0, len(values))
-    axes.set_ylim(0)
+    # Latents that never vary are a picture too: of an empty axis.
+    axes.set_ylim(0, 1.05 * max(float(values.max()), 1e-9))
     axes.set_xlabel("in descending order")
     axes.set_title(judgement.profile_title)
     # matplotlib would write its version into the file.

@@ -161,6 +161,8 @@ class CollapseMonitor:
         chart = Chart(figsize=(6.4, 3.6), dpi=100, layout="constrained")
         canvas = FigureCanvasAgg(chart)
         axes = chart.add_subplot()
+        axes.set_yscale("log")
+        axes.set_ylim(10**_LOWEST, 10**_HIGHEST)
         edges = np.linspace(_LOWEST, _HIGHEST, _BINS + 1)
         columns = [_histogram(values.numpy(), edges) for values in self._seen]
         if columns:
@@ -171,7 +173,6 @@ class CollapseMonitor:
             chart.colorbar(mesh, ax=axes, label="share of units")
             chosen = np.unique(np.linspace(0, len(columns) - 1, min(6, len(columns))).astype(int))
             axes.set_xticks(chosen, [str(self._steps[index]) for index in chosen])
-        axes.set_yscale("log")
         axes.set_xlabel("step")
         if kind == "codes":
             axes.set_ylabel("use of a code, 1 = uniform")

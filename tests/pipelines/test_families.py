@@ -1,0 +1,176 @@
+"""Comparisons of families: valid members, time turned into steps, outcomes kept, a table, a sheet."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from pipelines import family_comparison
+from pipelines.branches import BranchFailed, make_branch
+from pipelines.family_comparison import (
+    Outcome,
+    as_yaml,
+    compare,
+    comparisons,
+    read_comparison,
+)
+from pipelines.family_sheet import write_results
+from pipelines.params_overlay import overlaid, preset_path
+from stages.core.errors import ParamsError
+from stages.params import check
+from tests.architecture.imports import PROJECT
+
+PARAMS = (PROJECT / "params.yaml").read_text()
+
+
+def silent(line: str) -> None:
+    return
+
+
+@pytest.mark.parametrize("name", comparisons())
+def test_every_member_of_every_comparison_is_valid(name):
+    comparison = read_comparison(name)
+    preset = preset_path(comparison.preset).read_text() if comparison.preset else None
+    base = overlaid(PARAMS, preset, {})
+    for what in comparison.members.values():
+        for prior in ({}, {"prior": what.own_prior}):
+            text = overlaid(base, as_yaml({**what.sections, **prior}) or None, {})
+            check(YAML(typ="safe").load(text), source=name)
+
+
+def test_comparisons_say_how_they_are_run():
+    for name in comparisons():
+        lines = (PROJECT / "pipelines/families" / f"{name}.yaml").read_text().splitlines()
+        assert lines[0].startswith("# ") and lines[1] == f"# python -m pipelines families {name}"
+
+
+def test_steps_keep_their_proportions():
+    text = family_comparison._with_steps(PARAMS, "train_autoencoder", 40)
+    section = YAML(typ="safe").load(text)["train_autoencoder"]
+    assert (section["steps"], section["warmup_steps"], section["validate_every"]) == (40, 4, 10)
+
+
+class Clock:
+    """A branch whose stages take a known time to start and for each step."""
+
+    folder = Path("nowhere")
+    params = PARAMS
+    start, per_step, ran = 7.0, 0.02, ()
+
+    def python(self, *arguments, log, tracked):
+        steps = YAML(typ="safe").load(self.params)["train_prior"]["steps"]
+        self.now = getattr(self, "now", 0.0) + self.start + self.per_step * steps
+        self.ran += (steps,)
+        return ()
+
+
+def test_the_cost_of_a_step_is_measured_without_the_start(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(family_comparison.time, "monotonic", lambda: getattr(clock, "now", 0.0))
+    found = family_comparison._seconds_per_step(clock, "train_prior", silent)
+    assert found == pytest.approx(0.02)
+    assert clock.ran == (10, 40, 160, 640), "until the steps take longer than any start varies"
+    assert clock.params == PARAMS
+
+
+def test_unknown_names_are_told():
+    with pytest.raises(ParamsError, match="families 'digit': no such file; did you mean 'digits'"):
+        read_comparison("digit")
+    with pytest.raises(ParamsError, match="families digits: no member 'magic'; there are: plain"):
+        compare(PROJECT, "digits", ["magic"], silent)
+
+
+def outcome(member, folder, learned=True):
+    figures = {"mse": 0.01, "frechet_classifier": 2.0, "class_accuracy": 0.5, "code_usage": 1.0}
+    return Outcome(
+        member, "a member", 40, 1234.5, 20, figures, figures if learned else None, str(folder)
+    )
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A repository with as much of a project as a branch needs."""
+    root = tmp_path / "project"
+    (root / ".dvc").mkdir(parents=True)
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    (root / "params.yaml").write_text(PARAMS)
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x", "--allow-empty"],
+    ):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    (root / ".dvc" / "tmp").mkdir()
+    return root
+
+
+def test_finished_members_are_kept(project, monkeypatch):
+    ran = []
+
+    def run(branch, member, what, comparison, log):
+        ran.append(member)
+        return outcome(member, branch.folder)
+
+    monkeypatch.setattr(family_comparison, "_run", run)
+    monkeypatch.setattr(family_comparison, "make_branch", branch_without_dvc)
+    for members in (["plain"], ["plain", "vae"]):
+        found = compare(project, "digits", members, silent)
+        assert [each.member for each in found] == members
+    assert ran == ["plain", "vae"]
+    (project / "params.yaml").write_text(PARAMS.replace("seed: 0", "seed: 1"))
+    compare(project, "digits", ["vae"], silent)
+    assert ran == ["plain", "vae", "vae"], "other parameters, another outcome"
+
+
+def branch_without_dvc(root, folder, params, experiment):
+    folder.mkdir(parents=True, exist_ok=True)
+    return type("Branch", (), {"folder": folder})()
+
+
+def test_a_branch_has_its_own_parameters_and_the_projects_cache(project, tmp_path):
+    (project / ".dvc" / "config").write_text("")
+    subprocess.run(["git", "add", "-f", ".dvc/config"], cwd=project, check=True)
+    commit = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "y"]
+    subprocess.run(["git", *commit], cwd=project, check=True)
+    for seed in (3, 4):
+        text = PARAMS.replace("seed: 0", f"seed: {seed}")
+        branch = make_branch(project, tmp_path / "branch", text, "an experiment")
+        assert branch.params == text, "made, and made again over the first"
+    assert (project / "params.yaml").read_text() == PARAMS
+    assert str(project / ".dvc" / "cache") in (branch.folder / ".dvc/config.local").read_text()
+    assert branch.python("compileall", "-q", "nothing", log=silent) is not None
+    with pytest.raises(BranchFailed, match=r"`python -m nonsense` ended with exit status 1"):
+        branch.python("nonsense", log=silent)
+
+
+def test_table_and_sheet(tmp_path):
+    outcomes = []
+    for member, learned in (("one", True), ("two", False)):
+        folder = tmp_path / member
+        (folder / "data/metrics").mkdir(parents=True)
+        (folder / ".work/shown").mkdir(parents=True)
+        Image.new("RGB", (60, 40)).save(folder / "data/metrics/reconstructions.png")
+        for name in ("own", "learned") if learned else ("own",):
+            images = np.zeros((12, 1, 8, 8), np.uint8)
+            np.save(folder / ".work/shown" / f"{name}.npy", images)
+        outcomes.append(outcome(member, folder, learned))
+    table = write_results(tmp_path / "results", outcomes)
+    assert table["frechet_own"].tolist() == [2.0, 2.0]
+    assert np.isnan(table["frechet_learned"].iloc[1])
+    assert len(pd.read_csv(tmp_path / "results/table.csv")) == 2
+    lines = (tmp_path / "results/table.md").read_text().splitlines()
+    assert lines[0].startswith("| member | steps |") and lines[2].startswith("| one | 40 | 1234 |")
+    with Image.open(tmp_path / "results/sheet.png") as sheet:
+        assert sheet.width > 600 and sheet.height > 100
+
+
+def test_outcomes_are_plain_json(tmp_path):
+    family_comparison._keep(tmp_path, {"a": 1}, outcome("one", tmp_path))
+    assert json.loads((tmp_path / "outcome.json").read_text())["outcome"]["member"] == "one"
+    assert family_comparison._kept(tmp_path, {"a": 1}) == outcome("one", tmp_path)
+    assert family_comparison._kept(tmp_path, {"a": 2}) is None
