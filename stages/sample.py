@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from stages.assembly.first_stage import FirstStage, load_first_stage
 from stages.assembly.second_stage import SecondStage, load_second_stage
@@ -26,9 +27,11 @@ from stages.core.artifacts import Artifact, new_artifact
 from stages.core.devices import Device, resolve_device
 from stages.core.errors import ArtifactError
 from stages.core.pictures import save_png
+from stages.core.randomness import torch_stream
 from stages.core.sections import Section
+from stages.core.shapes import Labels, Pixels
 from stages.core.stage import Run, run_stage
-from stages.sampling.draw import Drawn, Sampler
+from stages.sampling.draw import Decode, Drawn, Sampler
 from stages.sampling.options import SamplingOptions
 from stages.sampling.picture import class_caption, picture_of_samples
 from stages.sampling.pieces import draw_pieces, read_pieces
@@ -50,10 +53,9 @@ def sample(params: Params, run: Run) -> None:
     second = load_second_stage(run.inputs["prior"].path, device)
     require_same_autoencoder(second, run.inputs["autoencoder"])
     first = load_first_stage(run.inputs["autoencoder"].path, device)
-    scale = second.prior.spec.scale
     sampler = Sampler(
         second.prior,
-        lambda latents, labels: first.pixels(latents, scale, labels),
+        decoder(first, second.prior.spec.scale, params.sampling, device),
         params.sampling,
         device,
         num_classes=first.autoencoder.num_classes,
@@ -69,6 +71,23 @@ def sample(params: Params, run: Run) -> None:
         about["mean_log_probability"] = _write(folder, params.sampling, first, second, run)
     run.tracker.log_metrics({"mean_log_probability": about["mean_log_probability"]})
     run.tracker.log_image(OUTPUT / "samples.png", key="samples")
+
+
+def decoder(
+    first: FirstStage, scale: float, options: SamplingOptions, device: torch.device
+) -> Decode:
+    """How latents become pixels: means, or draws from each image's own stream."""
+
+    def means(latents: torch.Tensor, labels: Labels | None, indices: np.ndarray) -> Pixels:
+        return first.pixels(latents, scale, labels)
+
+    def draws(latents: torch.Tensor, labels: Labels | None, indices: np.ndarray) -> Pixels:
+        streams = [
+            torch_stream(options.seed, "pixels", int(index), device=device) for index in indices
+        ]
+        return first.drawn_pixels(latents, scale, labels, streams)
+
+    return means if options.pixels == "mean" else draws
 
 
 def require_same_autoencoder(second: SecondStage, autoencoder: Artifact) -> None:

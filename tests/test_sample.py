@@ -48,6 +48,7 @@ SAMPLING = {
     "temperature": 0.9,
     "top_k": 4,
     "top_p": 0.95,
+    "pixels": "mean",
     "guidance": 1.2,
     "batch_size": 1,
 }
@@ -135,6 +136,19 @@ def test_batch_size_and_count_leave_the_images_as_they_are():
         images[number] = np.load(artifact.path / "images.npy")
     for number in range(1, 5):
         np.testing.assert_array_equal(images[number], images[0][: len(images[number])])
+
+
+def test_draws_of_pixels_are_those_of_the_image_whatever_the_batch():
+    inputs = make_line()
+    images = {}
+    for number, (pixels, count) in enumerate([("mean", 5), ("draw", 5), ("draw", 70)]):
+        artifact = run_it(inputs, work=f"work{number}", pixels=pixels, count=count)
+        images[number] = np.load(artifact.path / "images.npy").astype(int)
+    np.testing.assert_array_equal(images[1], images[2][:5])
+    # The likelihood is a Gaussian of standard deviation 0.1 on [-1, 1]: 12.75 of 255.
+    unclipped = (images[0] > 45) & (images[0] < 210)
+    noise = (images[1] - images[0])[unclipped]
+    assert noise.std() == pytest.approx(12.75, abs=5 * 12.75 / (2 * len(noise)) ** 0.5)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(monkeypatch):

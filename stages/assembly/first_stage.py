@@ -6,6 +6,7 @@ again anywhere.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,23 @@ class FirstStage:
         """E[x given latents] in 8 bits, for latents as stored; arguments as for `parameters`."""
         parameters = self.parameters(latents, scale, labels)
         return to_pixels(self.autoencoder.likelihood.mean(parameters))
+
+    @torch.no_grad()
+    def drawn_pixels(
+        self,
+        latents: Tensor,
+        scale: float,
+        labels: Labels | None,
+        generators: Sequence[torch.Generator],
+    ) -> Pixels:
+        """A draw of p(x given latents) in 8 bits, each image from a generator of its own."""
+        parameters = self.parameters(latents, scale, labels)
+        sample = self.autoencoder.likelihood.sample
+        drawn = [
+            sample(parameters[index : index + 1], generator)
+            for index, generator in enumerate(generators)
+        ]
+        return to_pixels(torch.cat(drawn))
 
 
 def build_first_stage(

@@ -20,13 +20,17 @@ from stages.core.shapes import Labels, Pixels
 from stages.priors.base import Prior
 from stages.sampling.options import SamplingOptions
 
-__all__ = ["GROUP", "Drawn", "Sampler", "uniforms_of_images"]
+__all__ = ["GROUP", "Decode", "Drawn", "Sampler", "uniforms_of_images"]
 
 GROUP = 64
 """Images drawn in one call of the prior."""
 
 _DECODED = 16
 """Images decoded in one call: full-size feature maps need far more memory than tokens."""
+
+
+Decode = Callable[[Tensor, Labels | None, Int[np.ndarray, " count"]], Pixels]
+"""Latents, classes and numbers of some images -> their 8-bit pixels."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class Sampler:
 
     Args:
         prior: In evaluation mode.
-        decode: Latents as the prior gives them, and their classes, to 8-bit pixels.
+        decode: Latents as the prior gives them, their classes and their images' numbers, to 8-bit
+            pixels.
         options: Seed, classes and settings.
         device: Where the prior is.
         num_classes: Classes the decoder looks at; a prior may know none itself.
@@ -60,7 +65,7 @@ class Sampler:
     def __init__(
         self,
         prior: Prior,
-        decode: Callable[[Tensor, Labels | None], Pixels],
+        decode: Decode,
         options: SamplingOptions,
         device: torch.device,
         num_classes: int = 0,
@@ -98,8 +103,8 @@ class Sampler:
         log_probability = self.prior.log_prob(latents, known)
         images = torch.cat(
             [
-                self.decode(latents[rows], None if labels is None else labels[rows])
-                for rows in torch.arange(GROUP, device=self.device).split(_DECODED)
+                self.decode(latents[rows], None if labels is None else labels[rows], indices[rows])
+                for rows in (slice(start, start + _DECODED) for start in range(0, GROUP, _DECODED))
             ]
         )
         return Drawn(

@@ -1,5 +1,7 @@
 """The `sampling` section: how many images, of which classes, and how boldly."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from stages.core.errors import ParamsError
@@ -24,6 +26,9 @@ class SamplingOptions(Section):
     """Keep the k most probable codes (or mixture components) of every token; 0: all."""
     top_p: float = Field(gt=0, le=1)
     """Keep the most probable codes (or components) up to this probability; 1: all."""
+    pixels: Literal["mean", "draw"]
+    """What is shown of p(x given z): its mean, or a draw, noise and all. A draw is what an
+    autoregressive likelihood means by an image."""
     guidance: float = Field(ge=0)
     """1: none; above: more typical of the class; 0: as if without a class."""
     batch_size: int = Field(gt=0)

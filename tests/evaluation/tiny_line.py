@@ -92,6 +92,7 @@ SAMPLING = {
     "temperature": 1.0,
     "top_k": 0,
     "top_p": 1.0,
+    "pixels": "mean",
     "guidance": 1.0,
     "batch_size": 12,
 }

@@ -1,4 +1,4 @@
-"""Comparisons of families: valid members, time turned into steps, outcomes kept, a table, a sheet."""
+"""Comparisons of families: valid members, time turned into steps, outcomes kept, table, sheet."""
 
 import json
 import subprocess

@@ -23,6 +23,7 @@ OPTIONS = {
     "temperature": 1.0,
     "top_k": 0,
     "top_p": 1.0,
+    "pixels": "mean",
     "guidance": 1.5,
     "batch_size": 4,
 }
@@ -58,7 +59,7 @@ def prior(stored="codes", num_classes=3):
     return network.eval()
 
 
-def decode(latents, labels):
+def decode(latents, labels, indices):
     """Any function of each image's own latents will do: 1 channel, 2 x 3 pixels."""
     numbers = latents.float().reshape(len(latents), -1, 2, 3).mean(dim=1, keepdim=True)
     return (numbers * 40).round().clamp(0, 255).to(torch.uint8)
