@@ -104,6 +104,8 @@ def test_a_run_shows_all_that_was_logged(inside: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("MLFLOW_RUN_ID", other[0])
     tracker = open_tracker("train_prior", work_folder(inside, "whole"))
     tracker.log_params({"seed": 0, "prior": {"kind": "x", "rates": [1e-4, 1]}})
+    tracker.log_tag("collapse", "warning: 3 of 4 codes are dead")
+    tracker.log_tag("collapse", "alarm: 4 of 4 codes are dead")
     for step in range(1500):
         tracker.log_metrics({"loss": 1.0 / (step + 1), "b\u00e4d:name": 1.0}, step=step)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(inside / "grid.png")
@@ -133,6 +135,7 @@ def test_a_run_shows_all_that_was_logged(inside: Path, monkeypatch: pytest.Monke
     assert tags["mlflow.parentRunId"] == "0" * 32
     assert tags["prefect.flow_run_id"] == "f1"
     assert tags["dvc.stage"] == "train_prior"
+    assert tags["collapse"] == "alarm: 4 of 4 codes are dead"
     assert dict(ask(inside, "select key, value from params where run_uuid = ?", run)) == {
         "seed": "0",
         "prior.kind": "x",

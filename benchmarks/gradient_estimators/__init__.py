@@ -1,0 +1,1 @@
+"""Bias and variance of the gradients through discrete latents, against the exact gradient."""
