@@ -20,7 +20,7 @@ import pandas as pd
 from stages.core.randomness import permutation
 from stages.metrics.base import Figure, Protocol
 from stages.metrics.disentanglement.beta_vae import PAIRS, POINTS, beta_vae_score
-from stages.metrics.disentanglement.dci import LEAF_IMAGES, TREES, DCIScores, dci_scores
+from stages.metrics.disentanglement.dci import LEAF_SHARE, TREES, DCIScores, dci_scores
 from stages.metrics.disentanglement.factor_vae import GROUP_IMAGES, VOTES, factor_vae_score
 from stages.metrics.disentanglement.groups import ACTIVE_STD, active_latents
 from stages.metrics.disentanglement.mutual_information_gap import (
@@ -147,7 +147,7 @@ def _figures(scores: _Scores, representation: Representation, how: Protocol) -> 
     }
     forests = {
         **how,
-        "predictor": f"random forest, {TREES} trees, {LEAF_IMAGES} images in a leaf or more",
+        "predictor": f"random forest, {TREES} trees, {LEAF_SHARE:.0%} of the images in a leaf or more",
         "fitted_on": "one half of the images",
     }
     rule = "squared correlation; balanced accuracy of thresholds for factors without order"

@@ -23,9 +23,9 @@ from stages.assembly.first_stage import FirstStage
 from stages.core.pictures import grid, labelled_rows, save_png
 from stages.core.shapes import Labels
 from stages.evaluation.observe import evenly_spaced
-from stages.nn.distributions import DiagonalGaussian, LatentNumbers
+from stages.nn.distributions import LatentNumbers
 
-__all__ = ["DIMENSIONS", "carried", "draw_traversals", "traversed"]
+__all__ = ["DIMENSIONS", "draw_traversals", "traversed", "variances"]
 
 DIMENSIONS = 10
 """Dimensions shown at most."""
@@ -51,7 +51,7 @@ def draw_traversals(
     labels: Labels | None,
     device: torch.device,
     *,
-    kl: Grid | None = None,
+    kl: Grid | None,
     dimensions: int = DIMENSIONS,
 ) -> str:
     """Draw `traversals.png`.
@@ -65,20 +65,21 @@ def draw_traversals(
         scale: Stored = scale * own units.
         labels: Their classes, for an autoencoder that looks at them.
         device: Where the decoder is.
-        kl: Of each latent number, in nats; by default that of Gaussians of these moments.
+        kl: Of each latent number, in nats, as its posterior's family has it; None where latents
+            are points, and then their variance decides.
         dimensions: How many are shown at most.
 
     Returns:
         What the picture shows.
     """
-    told = carried(means, log_variances, scale) if kl is None else kl
+    told = variances(means, scale) if kl is None else kl
     order = told.flatten().argsort(descending=True, stable=True)[:dimensions]
     rows = torch.from_numpy(evenly_spaced(len(means), STARTS))
     starts = means[rows]
     classes = None if labels is None else labels[rows].to(device)
     plain = first_stage.pixels(starts.to(device), scale, classes).cpu().numpy()
     repeated = None if classes is None else classes.repeat_interleave(STEPS)
-    unit = "nats" if log_variances is not None else "variance"
+    unit = "variance" if kl is None else "nats"
     blocks = []
     for dimension in order.tolist():
         values = _values(means, log_variances, dimension)
@@ -92,19 +93,14 @@ def draw_traversals(
     return _caption(len(blocks), told.numel(), unit)
 
 
-def carried(means: LatentNumbers, log_variances: LatentNumbers | None, scale: float) -> Grid:
-    """How much each latent number carries: KL to N(0, 1) in nats; the variance of points.
+def variances(points: LatentNumbers, scale: float) -> Grid:
+    """Variance of each latent number in the autoencoder's own units.
 
     Args:
-        means: As stored.
-        log_variances: As stored; None for points.
+        points: As stored.
         scale: Stored = scale * own units.
     """
-    own = means.double() / scale
-    if log_variances is None:
-        return own.var(dim=0, correction=0)
-    posterior = DiagonalGaussian(own, log_variances.double() - 2 * math.log(scale))
-    return posterior.kl_per_number().mean(dim=0)
+    return (points.double() / scale).var(dim=0, correction=0)
 
 
 def traversed(

@@ -91,8 +91,10 @@ def test_a_split_with_one_latent_per_factor_has_all_figures() -> None:
     assert found is not None
     figures = {figure.name: figure for figure in found.figures}
     assert tuple(figures) == NAMES
+    # An empty latent guesses one shape of three: the gap of the shape's own is 2/3, of others 1.
+    expected = dict.fromkeys(NAMES, 1.0) | {"sap": (2 / 3 + 1 + 1) / 3}
     for figure in found.figures:
-        assert figure.value == pytest.approx(1)
+        assert figure.value == pytest.approx(expected[figure.name])
         assert (figure.direction, figure.n) == ("higher", COUNT)
         assert figure.protocol["reference_split"] == "test"
         assert figure.protocol["factors"] == {"shape": 3, "scale": 4, "x": 5}
@@ -102,6 +104,7 @@ def test_a_split_with_one_latent_per_factor_has_all_figures() -> None:
     assert table["best_latent"].to_dict() == {"shape": 4, "scale": 0, "x": 3}
     assert table["ordered"].to_dict() == {"shape": False, "scale": True, "x": True}
     np.testing.assert_allclose(table["best_latent_nats"], table["entropy_nats"])
+    np.testing.assert_allclose(table["sap"], [2 / 3, 1, 1])
 
 
 def test_trap_samples_instead_of_means() -> None:

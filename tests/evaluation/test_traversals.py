@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 from stages.assembly.first_stage import FirstStage
 from stages.core.shapes import Labels, Pixels
-from stages.evaluation.traversals import REACH, STARTS, STEPS, carried, draw_traversals, traversed
+from stages.evaluation.traversals import REACH, STARTS, STEPS, draw_traversals, traversed, variances
 
 CPU = torch.device("cpu")
 SCALE = 0.5
@@ -26,9 +25,13 @@ class Watched(FirstStage):
         return torch.full((len(latents), 1, 6, 7), 128, dtype=torch.uint8)
 
 
+# Number 4 says most, then number 1, whatever the moments of the posteriors.
+KL = torch.tensor([0.0, 5.0, 0.1, 0.2, 7.0, 0.3]).reshape(2, 1, 3)
+
+
 def posteriors(count: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two channels on a grid of one by three; number 4 says most, then number 1; 0 is empty."""
-    spread = torch.tensor([0.0, 2.0, 0.1, 0.2, 3.0, 0.3]).reshape(2, 1, 3)
+    """Two channels on a grid of one by three; number 5 varies most, then number 2; 0 is still."""
+    spread = torch.tensor([0.0, 0.2, 2.0, 0.1, 0.3, 3.0]).reshape(2, 1, 3)
     noise = torch.randn(count, 2, 1, 3, generator=torch.Generator().manual_seed(0))
     own_log_variance = -torch.log(1 + 100 * spread**2)
     stored = own_log_variance + 2 * np.log(SCALE)
@@ -49,16 +52,9 @@ def test_changing_a_dimension_changes_only_that() -> None:
         )
 
 
-def test_what_a_number_carries_is_told_in_own_units() -> None:
-    means, log_variances = posteriors()
-    own = means.double() / SCALE
-    own_variance = (log_variances.double() - 2 * np.log(SCALE)).exp()
-    kl = 0.5 * (own**2 + own_variance - own_variance.log() - 1).mean(dim=0)
-    torch.testing.assert_close(carried(means, log_variances, SCALE), kl)
-    assert carried(means, log_variances, SCALE)[0, 0, 0] == pytest.approx(0, abs=1e-6)
-    torch.testing.assert_close(
-        carried(means, None, SCALE), own.var(dim=0, correction=0), rtol=1e-6, atol=0
-    )
+def test_variances_are_told_in_own_units() -> None:
+    points = SCALE * torch.tensor([[1.0, 4.0, 0.0], [3.0, 4.0, 6.0]])[:, None, None]
+    np.testing.assert_allclose(variances(points, SCALE), [[[1.0, 0.0, 9.0]]])
 
 
 def test_the_picture_shows_the_largest_first_and_moves_each_alone(tmp_path: Path) -> None:
@@ -66,7 +62,7 @@ def test_the_picture_shows_the_largest_first_and_moves_each_alone(tmp_path: Path
     labels = torch.arange(40) % 4
     first = Watched()
     caption = draw_traversals(
-        tmp_path, first, means, log_variances, SCALE, labels, CPU, dimensions=2
+        tmp_path, first, means, log_variances, SCALE, labels, CPU, kl=KL, dimensions=2
     )
     (starts, scale, classes), *moves = first.asked
     torch.testing.assert_close(starts, means[[0, 13, 26]])
@@ -80,7 +76,8 @@ def test_the_picture_shows_the_largest_first_and_moves_each_alone(tmp_path: Path
         variance = numbers.var(correction=0) + log_variances.flatten(1)[0, dimension].exp()
         expected = numbers.mean() + variance.sqrt() * torch.linspace(-REACH, REACH, STEPS)
         torch.testing.assert_close(values, expected.expand(STARTS, -1))
-    assert "the 2 of 6" in caption and "2 standard deviations" in caption
+    assert "the 2 of 6" in caption and "KL in nats" in caption
+    assert "2 standard deviations" in caption
     with Image.open(tmp_path / "traversals.png") as picture:
         # Six by seven pixels, nine times enlarged: the image and its steps in a row.
         assert picture.width > (1 + STEPS) * 7 * 9
@@ -94,21 +91,20 @@ def _moved(starts: torch.Tensor, latents: torch.Tensor) -> int:
     return dimension
 
 
-def test_points_are_ordered_by_variance_and_a_given_order_is_kept(tmp_path: Path) -> None:
-    means, log_variances = posteriors()
-    points, told = Watched(), Watched()
-    caption = draw_traversals(tmp_path, points, means, None, SCALE, None, CPU, dimensions=3)
-    assert [_moved(means[[0, 13, 26]], asked[0]) for asked in points.asked[1:]] == [4, 1, 5]
+def test_points_are_ordered_by_variance(tmp_path: Path) -> None:
+    means, _ = posteriors()
+    points = Watched()
+    caption = draw_traversals(
+        tmp_path, points, means, None, SCALE, None, CPU, kl=None, dimensions=3
+    )
+    assert [_moved(means[[0, 13, 26]], asked[0]) for asked in points.asked[1:]] == [5, 2, 4]
     assert "variance" in caption and "nats" not in caption
-    kl = torch.arange(6.0).reshape(2, 1, 3)
-    draw_traversals(tmp_path, told, means, log_variances, SCALE, None, CPU, kl=kl, dimensions=3)
-    assert [_moved(means[[0, 13, 26]], asked[0]) for asked in told.asked[1:]] == [5, 4, 3]
 
 
 def test_equal_latents_give_equal_bytes(tmp_path: Path) -> None:
     means, log_variances = posteriors()
     written = []
     for _ in range(2):
-        draw_traversals(tmp_path, Watched(), means, log_variances, SCALE, None, CPU)
+        draw_traversals(tmp_path, Watched(), means, log_variances, SCALE, None, CPU, kl=KL)
         written.append((tmp_path / "traversals.png").read_bytes())
     assert written[0] == written[1]

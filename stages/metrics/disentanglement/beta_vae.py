@@ -11,8 +11,8 @@ oldest of the scores and the kindest: a factor spread over several latents still
 Higgins et al. 2017 (openreview Sy2fzU9gl), Section 3. Settings after Locatello et al. 2019: 64
 pairs. Differs: 5,000 points each for fitting and for judging (10,000 and 5,000 there); every
 coordinate of a point is standardised, so that the scale of a latent does not decide how soon the
-classifier notices it; collapsed latents are left out as in the FactorVAE score; pairs are drawn from
-a split, not rendered (see `groups`).
+classifier notices it; collapsed latents are left out as in the FactorVAE score; pairs are drawn
+from a split, not rendered (see `groups`).
 """
 
 import numpy as np

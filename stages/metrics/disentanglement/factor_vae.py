@@ -5,8 +5,9 @@ in the group, relative to that over all images, is least:
 
     d* = argmin_d Var_group(z_d) / Var(z_d)
 
-A table of votes (latent, factor) decides by majority which factor a latent stands for; the score is
-the share of fresh votes it names rightly. 1 for one latent per factor or more; 1 / factors is chance.
+A table of votes (latent, factor) decides by majority which factor a latent stands for; the score
+is the share of fresh votes it names rightly. 1 for one latent per factor or more; 1 / factors is
+chance.
 
 Kim & Mnih 2018 (arXiv:1802.05983), Section 4. Groups of 64 images, latents with a standard
 deviation below 0.05 left out, and votes for deciding kept apart from votes for judging as in

@@ -66,7 +66,7 @@ def test_a_rotation_by_45_degrees_leaves_no_gap() -> None:
 def test_latents_that_know_nothing_have_the_bias_of_the_table() -> None:
     representation = unrelated()
     bins = np.array([len(np.unique(b)) for b in equal_width_bins(representation.latents).T])
-    # Under independence 2 n I is chi-squared: mean and variance (bins - 1)(values - 1) and twice it.
+    # Under independence 2 n I is chi-squared: mean (bins - 1)(values - 1), variance twice that.
     free = (bins[:, None] - 1) * (np.array(VALUES) - 1)
     statistic = 2 * representation.num_images * mutual_informations(representation)
     assert abs((statistic - free).sum()) < 4 * math.sqrt(2 * free.sum())
