@@ -12,12 +12,16 @@ cosine from tau_start to tau_end over tau_steps, in DALL-E from 1 to 1/16 over 1
 al. 2021, arXiv:2102.12092, appendix A.2). Outside training, the code of the largest logit, without
 noise: what is stored is what is judged.
 
+No code is revived: one that falls out of use is lost. What keeps codes in use is the KL, which pays
+for undecided cells (a weight near 1, annealed, saves more codes than one of 0.1), and a temperature
+that starts warm and does not end cold (2 to 0.5 for `straight_through`).
+
 With distortion under that code and KL of q, the loss of a validation is no bound on the
 likelihood; the two-stage bound under a learned prior is.
 
 Differs: the KL is that of q and not of y's density, as in DALL-E and in Jang et al.; logits start
-level over the data, as no code is revived (stages/nn/categorical.py); vectors of `dim` numbers
-are projected to the decoder's width.
+level over the data (stages/nn/categorical.py); vectors of `dim` numbers are projected to the
+decoder's width.
 """
 
 from typing import Literal
@@ -40,7 +44,7 @@ from stages.nn.schedules import Step, ramp
 
 __all__ = ["Gumbel", "GumbelOptions"]
 
-# Above the noise's own 1.28: the decoder gets codes to learn from before they are learned.
+# Above the noise's own 1.28: at 1, half as many codes of digits came to mean anything.
 _START_STD = 2.0
 
 

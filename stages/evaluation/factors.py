@@ -147,7 +147,7 @@ def _figures(scores: _Scores, representation: Representation, how: Protocol) -> 
     }
     forests = {
         **how,
-        "predictor": f"random forest, {TREES} trees, {LEAF_SHARE:.0%} of the images in a leaf or more",
+        "predictor": f"random forest: {TREES} trees, leaves of {LEAF_SHARE:.0%} of images or more",
         "fitted_on": "one half of the images",
     }
     rule = "squared correlation; balanced accuracy of thresholds for factors without order"

@@ -17,11 +17,12 @@ so that q follows when p moves; `absolute` ones are told by themselves.
 What a group hands on is its latents in whitened coordinates e = (z - mu_p) / sigma_p, in which its
 prior is N(0, I); neither KL nor density ratios change.
 
-Differs from Child: prior and posterior share one convolution of the state, and the evidence of all
-groups of a grid is one convolution, so that there are few and wide operations; no bottleneck of two
-3x3 convolutions within a group: the next group sees further. Residuals start at zero and the
-projections of L groups share a variance of 1, so that activations keep their scale at any depth
-without normalisation.
+Differs from Child: cells are merged and spread between grids by linear maps that know their places,
+not by means and copies, so that a short ladder can say in one cell where things are. Prior and
+posterior share one convolution of the state, and the evidence of all groups of a grid is one
+convolution: few and wide operations. A group holds one 3x3 convolution, not two in a bottleneck;
+the next group sees further. Residuals start at zero and the projections of L groups share a
+variance of 1, so that activations keep their scale at any depth without normalisation.
 """
 
 import math
@@ -34,11 +35,20 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stages.nn.convolution import AFTER_SILU, LINEAR, convolution
+from stages.nn.convolution import AFTER_SILU, LINEAR, convolution, start_weights
 from stages.nn.distributions import DiagonalGaussian, LatentNumbers
 from stages.nn.residual import residual_blocks
 
-__all__ = ["BottomUp", "Choose", "Descent", "Grid", "PosteriorForm", "TopDown", "coarser"]
+__all__ = [
+    "BottomUp",
+    "Choose",
+    "Descent",
+    "Grid",
+    "PosteriorForm",
+    "TopDown",
+    "merging",
+    "spreading",
+]
 
 PosteriorForm = Literal["residual", "absolute"]
 Choose = Callable[[DiagonalGaussian], LatentNumbers]
@@ -87,14 +97,45 @@ class Descent(NamedTuple):
     """What was chosen, in whitened coordinates."""
 
 
-def coarser(
-    maps: Maps, rows: int, columns: int
-) -> Float[Tensor, "batch maps coarse_height coarse_width"]:
-    """Means over the cells of a coarser grid; cells overlap where one does not divide the other."""
-    height, width = maps.shape[2:]
-    if height % rows == 0 and width % columns == 0:
-        return F.avg_pool2d(maps, (height // rows, width // columns))
-    return F.adaptive_avg_pool2d(maps, (rows, columns))
+def merging(before: Grid, after: Grid) -> nn.Module:
+    """From a grid to a coarser one, or to one of the same size.
+
+    Where cells divide, each coarse cell is a linear map of all cells in it, which knows their
+    places: a mean would hide from the coarsest latents where things are. Elsewhere cells are means.
+    """
+    factor = _factor(after, before)
+    if factor is None:
+        project = convolution(before.width, after.width, 1, gain=LINEAR)
+        return nn.Sequential(nn.AdaptiveAvgPool2d((after.rows, after.columns)), project)
+    layer = nn.Conv2d(before.width, after.width, factor, stride=factor)
+    return _started(layer, before.width * math.prod(factor))
+
+
+def spreading(before: Grid, after: Grid) -> nn.Module:
+    """From a grid to a finer one: each fine cell is a linear map, of its place, of its coarse cell.
+
+    Where cells do not divide, it is that of the nearest cell, the same in all places.
+    """
+    factor = _factor(before, after)
+    if factor is None:
+        project = convolution(before.width, after.width, 1, gain=LINEAR)
+        return nn.Sequential(project, nn.Upsample((after.rows, after.columns), mode="nearest"))
+    layer = nn.ConvTranspose2d(before.width, after.width, factor, stride=factor)
+    return _started(layer, before.width)
+
+
+def _factor(coarse: Grid, fine: Grid) -> tuple[int, int] | None:
+    """Fine rows and columns per coarse cell, if that is a whole number of each."""
+    if fine.rows % coarse.rows or fine.columns % coarse.columns:
+        return None
+    return fine.rows // coarse.rows, fine.columns // coarse.columns
+
+
+def _started(layer: nn.Conv2d | nn.ConvTranspose2d, fan_in: int) -> nn.Module:
+    start_weights(layer.weight, fan_in, LINEAR)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class BottomUp(nn.Module):
@@ -110,13 +151,13 @@ class BottomUp(nn.Module):
         super().__init__()
         self.grids = tuple(grids)
         paths, readings = [], []
+        below = self.grids[-1]._replace(width=in_width)
         for grid in reversed(self.grids):
-            project = convolution(in_width, grid.width, 1, gain=LINEAR)
-            paths.append(nn.Sequential(project, *residual_blocks(grid.width, blocks)))
+            paths.append(nn.Sequential(merging(below, grid), *residual_blocks(grid.width, blocks)))
             evidence = grid.groups * grid.hidden
             read = convolution(grid.width, evidence, grid.kernel, gain=AFTER_SILU)
             readings.append(nn.Sequential(nn.SiLU(), read))
-            in_width = grid.width
+            below = grid
         self.paths, self.readings = nn.ModuleList(paths), nn.ModuleList(readings)
 
     def forward(self, features: Maps) -> list[Tensor]:
@@ -124,7 +165,7 @@ class BottomUp(nn.Module):
         found: list[Tensor] = []
         maps = features
         for grid, path, read in zip(reversed(self.grids), self.paths, self.readings, strict=True):
-            maps = path(coarser(maps, grid.rows, grid.columns))
+            maps = path(maps)
             found = [*read(maps).chunk(grid.groups, dim=1), *found]
         return found
 
@@ -150,8 +191,7 @@ class TopDown(nn.Module):
         # The learned state that everything starts from; zero would pass no gradient to weights.
         nn.init.normal_(self.places[0])
         self.enlargements = nn.ModuleList(
-            convolution(before.width, grid.width, 1, gain=LINEAR)
-            for before, grid in pairwise(grids)
+            spreading(before, grid) for before, grid in pairwise(grids)
         )
         self.groups = nn.ModuleList(
             nn.ModuleList(_Group(grid, channels, posterior, depth) for _ in range(grid.groups))
@@ -201,7 +241,7 @@ def _enter(place: Tensor, enlarge: nn.Module | None, state: Tensor | None, batch
     """The state on its next grid: the one before, enlarged, and what is learned of each place."""
     if enlarge is None:
         return place.expand(batch, -1, -1, -1)
-    return F.interpolate(enlarge(state), size=place.shape[2:], mode="nearest") + place
+    return enlarge(state) + place
 
 
 class _Group(nn.Module):

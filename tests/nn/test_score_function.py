@@ -82,7 +82,7 @@ def test_it_learns_what_each_kind_of_image_costs():
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
     levels, generator = torch.tensor([980.0, 1000.0, 1030.0]), stream()
     left = []
-    for _ in range(300):
+    for _ in range(150):
         which = torch.randint(3, (32,), generator=generator)
         cost = levels[which] + torch.randn(32, generator=generator)
         signal, regression = model(kinds(*which.tolist()), cost)

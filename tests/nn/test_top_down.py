@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
-from stages.nn.top_down import BottomUp, Grid, TopDown, coarser
+from stages.nn.top_down import BottomUp, Grid, TopDown, merging, spreading
 
 GRIDS = (Grid(1, 2, width=6, groups=2), Grid(3, 5, width=10, groups=1), Grid(6, 10, 8, groups=2))
 CHANNELS, FEATURES = 3, 7
@@ -34,9 +34,7 @@ def walk(down, evidence, choose):
     state = down.places[0].expand(len(evidence[0]), -1, -1, -1)
     for index, rung in enumerate(down.groups):
         if index:
-            size = down.places[index].shape[2:]
-            state = down.enlargements[index - 1](state)
-            state = F.interpolate(state, size=size) + down.places[index]
+            state = down.enlargements[index - 1](state) + down.places[index]
         for group in rung:
             seen_by_prior, seen_by_posterior = group.look(F.silu(state)).chunk(2, dim=1)
             told = group.prior(F.silu(seen_by_prior))
@@ -56,12 +54,44 @@ def walk(down, evidence, choose):
     return down.project_out(state), groups
 
 
-def test_a_coarser_grid_holds_the_means_of_its_cells():
-    maps = torch.randn(2, 4, 6, 10)
-    by_hand = maps.unflatten(3, (5, 2)).unflatten(2, (3, 2)).mean(dim=(3, 5))
-    torch.testing.assert_close(coarser(maps, 3, 5), by_hand)
-    assert coarser(torch.ones(2, 4, 7, 9), 4, 2).sub(1).abs().max() < 1e-6
-    assert coarser(maps, 4, 3).shape == (2, 4, 4, 3)
+def silent(layer):
+    with torch.no_grad():
+        layer.bias.zero_()
+    return layer
+
+
+def test_merging_sees_every_cell_in_its_place_and_no_other():
+    before, after = Grid(6, 10, width=4, groups=1), Grid(3, 5, width=7, groups=1)
+    layer, maps = silent(merging(before, after)), torch.randn(2, 4, 6, 10)
+    cells = maps.unflatten(3, (5, 2)).unflatten(2, (3, 2))
+    by_hand = torch.einsum("bcyixj,ocij->boyx", cells, layer.weight)
+    torch.testing.assert_close(layer(maps), by_hand)
+
+
+def test_spreading_is_a_map_of_the_coarse_cell_for_each_place_in_it():
+    before, after = Grid(3, 5, width=4, groups=1), Grid(6, 15, width=7, groups=1)
+    layer, maps = silent(spreading(before, after)), torch.randn(2, 4, 3, 5)
+    by_hand = torch.einsum("bcyx,coij->boyixj", maps, layer.weight)
+    torch.testing.assert_close(layer(maps), by_hand.flatten(4, 5).flatten(2, 3))
+
+
+def test_grids_without_a_whole_factor_are_reached_by_means_and_copies():
+    coarse, fine = Grid(2, 3, width=4, groups=1), Grid(3, 7, width=6, groups=1)
+    constant = torch.randn(2, 6, 1, 1).expand(-1, -1, 3, 7)
+    merged = merging(fine, coarse)(constant)
+    assert merged.shape == (2, 4, 2, 3)
+    torch.testing.assert_close(merged, merged[:, :, :1, :1].expand_as(merged))
+    spread = spreading(coarse, fine)(torch.arange(3.0).expand(2, 4, 2, 3))
+    assert spread.shape == (2, 6, 3, 7)
+    torch.testing.assert_close(spread[:, :, :1].expand_as(spread), spread)
+
+
+@pytest.mark.parametrize("make", [merging, spreading])
+def test_changes_of_grid_keep_the_scale(make):
+    fine, coarse = Grid(6, 10, width=64, groups=1), Grid(3, 5, width=48, groups=1)
+    before, after = (fine, coarse) if make is merging else (coarse, fine)
+    result = make(before, after)(torch.randn(16, before.width, before.rows, before.columns))
+    assert 0.8 < result.std() < 1.25
 
 
 def test_evidence_is_on_the_grid_of_its_group():

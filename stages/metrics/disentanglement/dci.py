@@ -19,8 +19,8 @@ to take one that knows nothing.
 Trees stop at leaves of a hundredth of the images. The choice matters: below that, splits fit noise,
 and every latent has noise to offer. For five factors in latents of their own with noise of a sixth
 of the signal, disentanglement was 0.25 with leaves of 4 of 3,000 images, 0.55 with 25 and 0.75 with
-60, while informativeness, by which the paper chooses depth, was best at 25 to 60. Compare only figures
-of one protocol.
+60, while informativeness, by which the paper chooses depth, was best at 25 to 60. Compare only
+figures of one protocol.
 
 Differs: every value of a factor is a class and informativeness an accuracy, as in Locatello et
 al. 2019 (who boost trees, at many times the cost: 0.43 in the example above), so that factors with
