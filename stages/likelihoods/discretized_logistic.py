@@ -8,12 +8,21 @@ where F is the logistic function; the bins of -1 and 1 reach to infinity, so tha
 probabilities sum to one and nats become true bits per dim (PixelCNN++, Salimans et al. 2017,
 Eq. 2).
 
-Differs: channels are independent given z (the decoder has seen them all); the difference of the two
-F is exact in logarithms, where PixelCNN++ falls back on the density for small bins; means start
-spread over [-1, 1], so that components differ from the first step.
+Channels are `independent` given z, or `linear`: the means of a channel move with the values of the
+channels before it in the same pixel, by factors that the decoder emits (there, section 2.2),
+
+    mu_k(green) = mu_k + a_k x(red),    mu_k(blue) = mu_k + b_k x(red) + c_k x(green)
+
+What z leaves open is mostly brightness, which all channels share: said once, it is not paid thrice.
+
+Differs: every channel has weights pi of its own; the difference of the two F is exact in
+logarithms, where PixelCNN++ falls back on the density for small bins; means start spread over
+[-1, 1], so that components differ from the first step. Of linear channels, `mean` puts the means of
+the channels before in the place of their values, which is E[x] but for the clipping.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -32,6 +41,8 @@ _STEP = 2 / 255
 _LOG_SCALE_RANGE = (-7.0, 4.0)
 
 Components = Float[Tensor, "batch channels mixtures height width"]
+OfChannel = Float[Tensor, "batch mixtures height width"]
+Factors = Float[Tensor, "batch pairs mixtures height width"]
 
 
 class DiscretizedLogisticOptions(LikelihoodOptions):
@@ -42,6 +53,8 @@ class DiscretizedLogisticOptions(LikelihoodOptions):
     kind: Literal["discretized_logistic"]
     num_mixtures: int = Field(ge=1)
     """Logistics per number of the image."""
+    channels: Literal["independent", "linear"]
+    """Of a pixel, given z; the same thing for grey images."""
 
 
 class DiscretizedLogistic(Likelihood):
@@ -53,17 +66,23 @@ class DiscretizedLogistic(Likelihood):
         super().__init__(options, image)
         self.options = options
         self.channels = image.channels
+        linear = options.channels == "linear"
+        self.pairs = image.channels * (image.channels - 1) // 2 if linear else 0
         spread = (torch.arange(options.num_mixtures) + 0.5) / options.num_mixtures * 2 - 1
         self.register_buffer("centres", spread.view(-1, 1, 1), persistent=False)
 
     @property
     def num_parameters(self) -> int:
-        """Logit, mean and log-scale of every component of every channel."""
-        return 3 * self.options.num_mixtures * self.channels
+        """Logit, mean and log-scale of every component of every channel, and their factors."""
+        return (3 * self.channels + self.pairs) * self.options.num_mixtures
 
     def log_prob(self, images: Images, parameters: Parameters) -> Nats:
         """log p of 8-bit images, given as intensities in [-1, 1]."""
-        log_weights, means, log_scales = self._components(parameters)
+        log_weights, means, log_scales, factors = self._components(parameters)
+        if self.pairs:
+            values = images.float().unbind(dim=1)
+            given = [_given(means, factors, values[:channel]) for channel in range(self.channels)]
+            means = torch.stack(given, dim=1)
         offsets = images.float().unsqueeze(2) - means
         upper = (offsets + _STEP / 2) * torch.exp(-log_scales)
         lower = (offsets - _STEP / 2) * torch.exp(-log_scales)
@@ -87,32 +106,61 @@ class DiscretizedLogistic(Likelihood):
         the same integral, so the two differ by less than half a step, and hardly at all for scales
         above a step.
         """
-        log_weights, means, log_scales = self._components(parameters)
-        scales = log_scales.exp()
-        above = scales * (F.softplus((means + 1) / scales) - F.softplus((means - 1) / scales))
-        return ((log_weights.exp() * above).sum(dim=2) - 1).clamp(-1, 1)
+        log_weights, means, log_scales, factors = self._components(parameters)
+        if self.pairs == 0:
+            return _clipped_mean(log_weights, means, log_scales, dim=2)
+        values: list[Tensor] = []
+        for channel in range(self.channels):
+            centres = _given(means, factors, values)
+            of_channel = (log_weights[:, channel], centres, log_scales[:, channel])
+            values.append(_clipped_mean(*of_channel, dim=1))
+        return torch.stack(values, dim=1)
 
     def sample(self, parameters: Parameters, generator: torch.Generator) -> Images:
         """A draw on the 8-bit grid."""
-        log_weights, means, log_scales = self._components(parameters)
+        log_weights, means, log_scales, factors = self._components(parameters)
         uniforms = torch.rand((2, *means.shape), generator=generator, device=generator.device)
         # Away from 0 and 1, where the logarithms below are infinite.
         choice, place = uniforms.to(means.device).clamp(1e-7, 1 - 1e-7)
         # Gumbel's maximum: the largest of log pi_k - log(-log u) is component k with weight pi_k.
         chosen = (log_weights - torch.log(-torch.log(choice))).argmax(dim=2, keepdim=True)
-        draws = (means + log_scales.exp() * torch.logit(place)).gather(2, chosen).squeeze(2)
-        return ((draws.clamp(-1, 1) + 1) / _STEP).round() * _STEP - 1
+        noise = log_scales.exp() * torch.logit(place)
+        values: list[Tensor] = []
+        for channel in range(self.channels):
+            centres = _given(means, factors, values) if self.pairs else means[:, channel]
+            draws = (centres + noise[:, channel]).gather(1, chosen[:, channel]).squeeze(1)
+            values.append(((draws.clamp(-1, 1) + 1) / _STEP).round() * _STEP - 1)
+        return torch.stack(values, dim=1)
 
-    def _components(self, parameters: Parameters) -> tuple[Components, Components, Components]:
-        batch, _, height, width = parameters.shape
-        maps = parameters.float().reshape(
-            batch, 3, self.channels, self.options.num_mixtures, height, width
-        )
-        logits, means, log_scales = maps.unbind(dim=1)
+    def _components(
+        self, parameters: Parameters
+    ) -> tuple[Components, Components, Components, Factors]:
+        mixtures = self.options.num_mixtures
+        maps = parameters.float().unflatten(1, (-1, mixtures))
+        own, factors = maps.split([3 * self.channels, self.pairs], dim=1)
+        logits, means, log_scales = own.chunk(3, dim=1)
         # A scale of one component's share of the range is where learning starts.
         start = -math.log(self.options.num_mixtures)
         return (
             F.log_softmax(logits, dim=2),
             means + self.centres,
             (log_scales + start).clamp(*_LOG_SCALE_RANGE),
+            factors,
         )
+
+
+def _given(means: Components, factors: Factors, before: Sequence[Tensor]) -> OfChannel:
+    """Means of the channel that follows those whose values, (batch, height, width), are given."""
+    channel = len(before)
+    first = channel * (channel - 1) // 2
+    centres = means[:, channel]
+    for index, values in enumerate(before):
+        centres = centres + factors[:, first + index] * values.unsqueeze(1)
+    return centres
+
+
+def _clipped_mean(log_weights: Tensor, means: Tensor, log_scales: Tensor, dim: int) -> Tensor:
+    """E[clip(X)] of mixtures whose components lie along `dim`."""
+    scales = log_scales.exp()
+    above = scales * (F.softplus((means + 1) / scales) - F.softplus((means - 1) / scales))
+    return ((log_weights.exp() * above).sum(dim=dim) - 1).clamp(-1, 1)

@@ -31,6 +31,9 @@ __all__ = ["Fitted", "fit"]
 
 # How often the loss is looked at (one device synchronisation) and curves get a point.
 LOG_EVERY = 20
+# So many steps in a row may be skipped; the next is taken, clipped, whatever its norm: a threshold
+# that gradients have grown past would otherwise end the training without a word.
+SKIPS_IN_A_ROW = 10
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class _State:
     best_step: int = 0
     best_criterion: float = math.inf
     stale_validations: int = 0
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
@@ -124,7 +129,12 @@ class _Training:
         # A non-finite norm is caught before the step: the weights at hand stay usable.
         if not torch.isfinite(norm + loss.detach()):
             raise DivergenceError(self._divergence(step, loss.item(), norm.item()))
-        self.optimizer.step()
+        if self._is_skipped(norm.item()):
+            self.state.skipped_steps += 1
+            self.state.skipped_in_a_row += 1
+        else:
+            self.state.skipped_in_a_row = 0
+            self.optimizer.step()
         self.state.step += 1
         extra = self.task.after_step(
             torch_stream(self.seed, "after step", step, device=self.device)
@@ -134,6 +144,12 @@ class _Training:
             self.recent[name].append(value.detach())
         if self.state.step % LOG_EVERY == 0 or self.state.step == options.steps or extra:
             self._log(extra)
+
+    def _is_skipped(self, norm: float) -> bool:
+        options, state = self.options, self.state
+        too_steep = 0 < options.skip_above_norm < norm
+        warm = state.step >= options.warmup_steps
+        return too_steep and warm and state.skipped_in_a_row < SKIPS_IN_A_ROW
 
     def _rows(self, step: int) -> np.ndarray:
         """Rows of the step's batch: consecutive pieces of one shuffled order per epoch.
@@ -159,6 +175,8 @@ class _Training:
         row = {name: torch.stack(values).mean().item() for name, values in self.recent.items()}
         self.recent.clear()
         row["learning_rate"] = learning_rate(self.state.step - 1, self.options)
+        if self.options.skip_above_norm:
+            row["skipped_steps"] = float(self.state.skipped_steps)
         row |= extra
         self.shown = {"loss": row["loss"]}
         self._record(row)

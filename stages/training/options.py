@@ -31,6 +31,9 @@ class TrainingOptions(Section):
     """AdamW's moment decays."""
     gradient_clip: float = Field(gt=0)
     """Largest global gradient norm."""
+    skip_above_norm: float = Field(ge=0)
+    """A step whose gradient norm is above this, before clipping, is not taken (Child 2021); 0: all
+    are. Not during the warm-up, and not many times in a row."""
     ema_decay: float = Field(ge=0, lt=1)
     """Decay of the weight average, warmed up as (1 + step) / (10 + step); 0 for none."""
     precision: Precision

@@ -45,7 +45,7 @@ CODES: dict[str, Any] = {
         "kmeans_iterations": 0,
         "kmeans_vectors": 64,
     },
-    "likelihood": {"kind": "discretized_logistic", "num_mixtures": 2},
+    "likelihood": {"kind": "discretized_logistic", "num_mixtures": 2, "channels": "independent"},
     "prior": {
         "kind": "transformer",
         "layers": 1,
@@ -58,7 +58,7 @@ CODES: dict[str, Any] = {
 }
 CONTINUOUS: dict[str, Any] = {
     "bottleneck": {"kind": "gaussian", "layout": "spatial", "channels": 2},
-    "likelihood": {"kind": "discretized_logistic", "num_mixtures": 2},
+    "likelihood": {"kind": "discretized_logistic", "num_mixtures": 2, "channels": "independent"},
     "prior": {"kind": "standard_normal"},
     "head": {"kind": "mixture", "components": 2, "std_floor": 1e-3, "guidance_candidates": 2},
 }

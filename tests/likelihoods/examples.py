@@ -34,8 +34,9 @@ EXAMPLES = [
     autoregressive(levels=2, layers=0, context=0, rounding="dynamic"),
     autoregressive(levels=2, layers=3, context=2, rounding="dynamic"),
     autoregressive(levels=256, layers=1, context=1),
-    {"kind": "discretized_logistic", "num_mixtures": 1},
-    {"kind": "discretized_logistic", "num_mixtures": 5},
+    {"kind": "discretized_logistic", "num_mixtures": 1, "channels": "independent"},
+    {"kind": "discretized_logistic", "num_mixtures": 5, "channels": "independent"},
+    {"kind": "discretized_logistic", "num_mixtures": 2, "channels": "linear"},
 ]
 
 

@@ -23,6 +23,7 @@ OPTIONS = {
     "weight_decay": 0.01,
     "betas": [0.9, 0.99],
     "gradient_clip": 1.0,
+    "skip_above_norm": 0.0,
     "ema_decay": 0.9,
     "precision": "float32",
     "channels_last": False,

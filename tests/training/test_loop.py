@@ -14,7 +14,7 @@ import torch
 
 from stages.core.errors import DivergenceError, Interrupted
 from stages.training.checkpoint import read_checkpoint, write_checkpoint
-from stages.training.loop import _Training, fit
+from stages.training.loop import SKIPS_IN_A_ROW, _Training, fit
 from stages.training.optimization import learning_rate, make_optimizer
 from tests.training.regression import Regression, options, run_in
 
@@ -27,9 +27,13 @@ def train(folder, task=None, **changes):
 
 
 def assert_same(first, second):
+    assert_same_weights(first, second)
+    pd.testing.assert_frame_equal(first.history, second.history, check_exact=True)
+
+
+def assert_same_weights(first, second):
     for name, tensor in first.module.state_dict().items():
         assert torch.equal(tensor, second.module.state_dict()[name]), name
-    pd.testing.assert_frame_equal(first.history, second.history, check_exact=True)
 
 
 def test_twice_half_is_one_whole_bit_for_bit(tmp_path):
@@ -132,3 +136,33 @@ def test_learning_rate_is_the_documented_curve():
 def test_weight_decay_spares_biases():
     groups = make_optimizer(Regression().module, options()).param_groups
     assert [(g["weight_decay"], len(g["params"])) for g in groups] == [(0.01, 2), (0.0, 2)]
+
+
+def test_steep_steps_are_skipped_after_the_warm_up_and_counted(tmp_path):
+    """Only the steps above the threshold are missing, and a resumed run skips the same ones."""
+    norms = train(tmp_path / "whole").history["gradient_norm"]
+    steep = float(norms.iloc[-1])
+    fitted = train(tmp_path / "some", skip_above_norm=steep)
+    skipped = fitted.history["skipped_steps"].dropna()
+    assert 0 < skipped.iloc[-1] < 55 and skipped.is_monotonic_increasing
+    with pytest.raises(Interrupted):
+        train(tmp_path / "again", Regression(stop_at=37), skip_above_norm=steep)
+    assert_same(fitted, train(tmp_path / "again", skip_above_norm=steep))
+    never = train(tmp_path / "never", skip_above_norm=1e9)
+    assert_same_weights(never, train(tmp_path / "off"))
+    assert never.history["skipped_steps"].dropna().iloc[-1] == 0
+
+
+def test_a_threshold_below_every_gradient_does_not_stop_the_training(tmp_path):
+    task = Regression()
+    training = _Training(
+        task, options(warmup_steps=7, skip_above_norm=1e-9), run_in(tmp_path, task), 1, CPU
+    )
+    moved = []
+    for _ in range(7 + 2 * (SKIPS_IN_A_ROW + 1)):
+        before = task.module[0].weight.detach().clone()
+        training._train_step(task.module)
+        moved.append(not torch.equal(before, task.module[0].weight))
+    row = [False] * SKIPS_IN_A_ROW + [True]
+    assert moved == [True] * 7 + row + row
+    assert training.state.skipped_steps == 2 * SKIPS_IN_A_ROW
