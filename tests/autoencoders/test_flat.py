@@ -19,6 +19,12 @@ IMAGE = ImageShape(3, 8, 12)
 CONV = conv([8, 10], 1)
 
 
+# Every member once and more: the loss has no case that asks for one pair and no other.
+PAIRS = list(zip(BOTTLENECKS, itertools.cycle(LIKELIHOODS), strict=False)) + list(
+    zip(itertools.cycle(BOTTLENECKS[::-1]), LIKELIHOODS, strict=False)
+)
+
+
 def stream(seed=0):
     return torch.Generator().manual_seed(seed)
 
@@ -45,10 +51,8 @@ def some_images(batch=4):
     return ((images + 1) * 127.5).round() / 127.5 - 1
 
 
-@pytest.mark.parametrize(
-    ("bottleneck", "likelihood"), list(itertools.product(BOTTLENECKS, LIKELIHOODS)), ids=str
-)
-def test_every_combination_trains_encodes_and_decodes(bottleneck, likelihood):
+@pytest.mark.parametrize(("bottleneck", "likelihood"), PAIRS, ids=str)
+def test_every_member_trains_encodes_and_decodes(bottleneck, likelihood):
     autoencoder, images = build(bottleneck, likelihood), some_images()
     result = autoencoder(images, generator=stream())
     assert result.distortion.shape == (4,)
@@ -78,15 +82,15 @@ def test_importance_weights_average_to_the_evidence_lower_bound():
     autoencoder = build({"kind": "gaussian", "layout": "vector", "channels": 3}, LIKELIHOODS[0])
     images = some_images().requires_grad_(False)
     with torch.no_grad():
-        weights = autoencoder.log_weights(images, None, 3000, stream())
+        weights = autoencoder.log_weights(images, None, 400, stream())
         posterior = autoencoder.encode(images)
         bounds = []
-        for draw in range(3000):
+        for draw in range(400):
             parameters = autoencoder.decode(posterior.rsample(stream(draw)))
             likelihood = autoencoder.likelihood.log_prob(images, parameters)
             bounds.append(likelihood - posterior.kl_per_number().sum(dim=(1, 2, 3)))
     bounds = torch.stack(bounds)
-    error = 5 * ((weights.var(dim=0) + bounds.var(dim=0)) / 3000).sqrt()
+    error = 5 * ((weights.var(dim=0) + bounds.var(dim=0)) / 400).sqrt()
     assert ((weights.mean(dim=0) - bounds.mean(dim=0)).abs() < error).all()
 
 
