@@ -14,7 +14,7 @@ from torch import Tensor
 from stages.core.errors import ParamsError
 from stages.core.shapes import Labels
 
-__all__ = ["classes_of", "drop_classes", "followed_by_no_class"]
+__all__ = ["classes_of", "drop_classes", "followed_by_no_class", "rows_of_pass"]
 
 Classes = Int[Tensor, " batch"]
 
@@ -57,3 +57,16 @@ def followed_by_no_class(
             "it never saw 'no class'; train again with label_dropout above 0 (0.1 is usual)"
         )
     return torch.cat([labels, torch.full_like(labels, num_classes)])
+
+
+def rows_of_pass(
+    labels: Labels | None, num_classes: int, label_dropout: float, guidance: float, like: Tensor
+) -> Int[Tensor, " rows"]:
+    """The classes of a sampling pass: `classes_of`, or under guidance `followed_by_no_class`.
+
+    Raises:
+        ParamsError: If guidance is asked for and the prior cannot give it.
+    """
+    if guidance == 1:
+        return classes_of(labels, num_classes, like)
+    return followed_by_no_class(labels, num_classes, label_dropout)

@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
@@ -28,8 +28,9 @@ from stages.core.errors import ParamsError
 from stages.core.sections import load_member
 from stages.core.shapes import Codes, Labels, Nats
 from stages.heads.base import Head, HeadOptions, SamplerSettings
-from stages.nn.class_labels import classes_of, drop_classes, followed_by_no_class
+from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.transformer import INITIAL_STD, Transformer
+from stages.nn.transformer_options import TransformerSizeOptions
 from stages.priors.base import Prior, PriorOptions
 
 __all__ = ["DepthTransformerOptions", "DepthTransformerPrior"]
@@ -38,7 +39,7 @@ Classes = Int[Tensor, " batch"]
 Stacks = Int[Tensor, "batch depth cells"]
 
 
-class DepthTransformerOptions(PriorOptions):
+class DepthTransformerOptions(TransformerSizeOptions, PriorOptions):
     """Size and regularisation of both transformers."""
 
     kind: Literal["depth_transformer"]
@@ -49,21 +50,6 @@ class DepthTransformerOptions(PriorOptions):
     """Of the transformer along the cells."""
     depth_layers: int = Field(gt=0)
     """Of the transformer down the stack of a cell; a few are enough (4 in the paper)."""
-    width: int = Field(gt=0)
-    """Of both residual streams; a multiple of `num_heads`."""
-    num_heads: int = Field(gt=0)
-    dropout: float = Field(ge=0, lt=1)
-    """Of the inputs and of the residual branches."""
-    label_dropout: float = Field(ge=0, lt=1)
-    """How often training replaces the class by 'no class'; above 0 if guidance is wanted."""
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> "DepthTransformerOptions":
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"width must be a multiple of num_heads; got {self.width} and {self.num_heads}"
-            )
-        return self
 
     def check_latents(self, spec: LatentSpec) -> None:
         """Refuse latents that are not a stack of grids of codes.
@@ -155,11 +141,9 @@ class DepthTransformerPrior(Prior):
         Raises:
             ParamsError: If guidance is asked for without classes or without label dropout.
         """
-        guided = settings.guidance != 1
-        if guided:
-            classes = followed_by_no_class(labels, self.num_classes, self.label_dropout)
-        else:
-            classes = classes_of(labels, self.num_classes, uniforms)
+        classes = rows_of_pass(
+            labels, self.num_classes, self.label_dropout, settings.guidance, uniforms
+        )
         # Numbers lie as the codes do: all cells of the first grid, then those of the second.
         by_cell = uniforms.unflatten(1, (len(self.heads), -1)).unbind(dim=2)
         inputs = self.class_embedding(classes)

@@ -18,22 +18,23 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.sections import load_member
 from stages.core.shapes import Labels, Nats
 from stages.heads.base import Head, HeadOptions, SamplerSettings
-from stages.nn.class_labels import classes_of, drop_classes, followed_by_no_class
+from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.code_grids import place_embeddings
 from stages.nn.transformer import INITIAL_STD, Transformer
+from stages.nn.transformer_options import TransformerSizeOptions
 from stages.priors.base import Prior, PriorOptions
 
 __all__ = ["TransformerOptions", "TransformerPrior"]
 
 
-class TransformerOptions(PriorOptions):
+class TransformerOptions(TransformerSizeOptions, PriorOptions):
     """Size and regularisation."""
 
     kind: Literal["transformer"]
@@ -41,21 +42,6 @@ class TransformerOptions(PriorOptions):
     trainable: ClassVar[bool] = True
     has_head: ClassVar[bool] = True
     layers: int = Field(gt=0)
-    width: int = Field(gt=0)
-    """Of the residual stream; a multiple of `num_heads`."""
-    num_heads: int = Field(gt=0)
-    dropout: float = Field(ge=0, lt=1)
-    """Of the inputs and of the residual branches."""
-    label_dropout: float = Field(ge=0, lt=1)
-    """How often training replaces the class by 'no class'; above 0 if guidance is wanted."""
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> "TransformerOptions":
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"width must be a multiple of num_heads; got {self.width} and {self.num_heads}"
-            )
-        return self
 
 
 class TransformerPrior(Prior):
@@ -121,10 +107,9 @@ class TransformerPrior(Prior):
             ParamsError: If guidance is asked for without classes or without label dropout.
         """
         guided = settings.guidance != 1
-        if guided:
-            classes = followed_by_no_class(labels, self.num_classes, self.label_dropout)
-        else:
-            classes = classes_of(labels, self.num_classes, uniforms)
+        classes = rows_of_pass(
+            labels, self.num_classes, self.label_dropout, settings.guidance, uniforms
+        )
         inputs = self.class_embedding(classes)
         cache = self.transformer.new_cache(inputs, self.spec.tokens)
         tokens = []

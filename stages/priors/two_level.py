@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
@@ -25,10 +25,11 @@ from stages.core.errors import ParamsError
 from stages.core.sections import load_member
 from stages.core.shapes import Codes, Labels, Nats
 from stages.heads.base import Head, HeadOptions, SamplerSettings
-from stages.nn.class_labels import classes_of, drop_classes, followed_by_no_class
+from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.code_grids import grids_of_row, row_of_grids
 from stages.nn.residual import residual_blocks
 from stages.nn.transformer import INITIAL_STD, Transformer
+from stages.nn.transformer_options import TransformerSizeOptions
 from stages.priors.base import Prior, PriorOptions
 
 __all__ = ["TwoLevelOptions", "TwoLevelPrior"]
@@ -37,7 +38,7 @@ Classes = Int[Tensor, " batch"]
 Context = Float[Tensor, "batch tokens width"]
 
 
-class TwoLevelOptions(PriorOptions):
+class TwoLevelOptions(TransformerSizeOptions, PriorOptions):
     """Size and regularisation of both levels."""
 
     kind: Literal["two_level"]
@@ -52,20 +53,7 @@ class TwoLevelOptions(PriorOptions):
     """Residual 3x3 blocks that mix the coarse codes before the fine level sees them; 0: each fine
     cell is told the code of its own place only."""
     width: int = Field(ge=2)
-    """Of both residual streams; a multiple of `num_heads`."""
-    num_heads: int = Field(gt=0)
-    dropout: float = Field(ge=0, lt=1)
-    """Of the inputs and of the residual branches."""
-    label_dropout: float = Field(ge=0, lt=1)
-    """How often training replaces the class by 'no class'; above 0 if guidance is wanted."""
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> "TwoLevelOptions":
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"width must be a multiple of num_heads; got {self.width} and {self.num_heads}"
-            )
-        return self
+    """Of both residual streams, and of the blocks between; a multiple of `num_heads`."""
 
     def check_latents(self, spec: LatentSpec) -> None:
         """Refuse latents that are not a coarse grid of codes and a fine one.
@@ -127,10 +115,9 @@ class TwoLevelPrior(Prior):
             ParamsError: If guidance is asked for without classes or without label dropout.
         """
         guided = settings.guidance != 1
-        if guided:
-            classes = followed_by_no_class(labels, self.num_classes, self.label_dropout)
-        else:
-            classes = classes_of(labels, self.num_classes, uniforms)
+        classes = rows_of_pass(
+            labels, self.num_classes, self.label_dropout, settings.guidance, uniforms
+        )
         tokens = self.coarse.spec.tokens
         coarse = self.coarse.sample(classes, uniforms[:, :tokens], settings, None)
         context = self.context(coarse)

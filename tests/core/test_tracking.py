@@ -19,7 +19,7 @@ from PIL import Image
 from stages.core.journal import journal_folders
 from stages.core.shown import as_params, flat, safe_name
 from stages.core.store import portable, run_url, tracking_uri, without_credentials
-from stages.core.tracking import NullTracker, open_tracker
+from stages.core.tracking import NullTracker, Tracker, open_tracker
 from stages.upload_history import main as upload_history
 
 NOBODY = "http://127.0.0.1:9"
@@ -96,13 +96,7 @@ def test_four_processes_may_make_a_fresh_store_together(project: Path) -> None:
     assert ask(project, "select count(*) from experiments where name = 'latentline'") == [(1,)]
 
 
-def test_a_run_shows_all_that_was_logged(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATENTLINE_PARENT_RUN_ID", "0" * 32)
-    monkeypatch.setenv("LATENTLINE_LINE", "line-7")
-    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", json.dumps({"prefect.flow_run_id": "f1"}))
-    other = ask(inside, "select run_uuid, name, status from runs limit 1")[0]
-    monkeypatch.setenv("MLFLOW_RUN_ID", other[0])
-    tracker = open_tracker("train_prior", work_folder(inside, "whole"))
+def log_one_of_each(tracker: Tracker, inside: Path) -> None:
     tracker.log_params({"seed": 0, "prior": {"kind": "x", "rates": [1e-4, 1]}})
     tracker.log_tag("collapse", "warning: 3 of 4 codes are dead")
     tracker.log_tag("collapse", "alarm: 4 of 4 codes are dead")
@@ -116,6 +110,16 @@ def test_a_run_shows_all_that_was_logged(inside: Path, monkeypatch: pytest.Monke
     (inside / "grid.png").unlink()
     tracker.log_input("latents", "ab" * 32, Path("data/latents"))
     tracker.log_model("prior", Path("data/prior"), "cd" * 32)
+
+
+def test_a_run_shows_all_that_was_logged(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTLINE_PARENT_RUN_ID", "0" * 32)
+    monkeypatch.setenv("LATENTLINE_LINE", "line-7")
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", json.dumps({"prefect.flow_run_id": "f1"}))
+    other = ask(inside, "select run_uuid, name, status from runs limit 1")[0]
+    monkeypatch.setenv("MLFLOW_RUN_ID", other[0])
+    tracker = open_tracker("train_prior", work_folder(inside, "whole"))
+    log_one_of_each(tracker, inside)
     tracker.close("FINISHED")
 
     identity = tracker.identity()
