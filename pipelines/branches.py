@@ -10,7 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from ruamel.yaml import YAML
+
+from pipelines.params_overlay import overlaid
 from pipelines.reproduce import stage_environment
 from pipelines.runner import run_command
 from stages.core.errors import LatentlineError
@@ -89,7 +93,6 @@ def make_branch(root: Path, folder: Path, params: str, experiment: str) -> Branc
         _git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(folder))
     _git(folder, "fetch", "--quiet", "origin")
     _git(folder, "checkout", "--quiet", "--force", "--detach", commit)
-    # DVC finds the project's cache, and relative paths of data sets find the same folders.
     cache = root / ".dvc" / "cache"
     (folder / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
     additions = {
@@ -98,8 +101,31 @@ def make_branch(root: Path, folder: Path, params: str, experiment: str) -> Branc
         "PYTHONPATH": "",
     }
     branch = Branch(folder, stage_environment(additions, removed=("LATENTLINE_PARENT_RUN_ID",)))
-    branch.params = params
+    branch.params = overlaid(params, None, _user_paths(params, root, folder))
     return branch
+
+
+def _user_paths(params: str, root: Path, folder: Path) -> dict[str, Any]:
+    """Dotted name -> absolute path of what the project finds and its clone would not: users' files.
+
+    Data sets and weights are named from the project's root and are not in git.
+    """
+
+    def anchored(value: Any) -> Any:
+        if isinstance(value, list):
+            return [anchored(each) for each in value]
+        if isinstance(value, dict):
+            return {key: anchored(each) for key, each in value.items()}
+        if not isinstance(value, str) or not value or (folder / value).exists():
+            return value
+        return str((root / value).resolve()) if (root / value).exists() else value
+
+    found = {}
+    for section, values in YAML(typ="safe").load(params).items():
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if (there := anchored(value)) != value:
+                found[f"{section}.{name}"] = there
+    return found
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -97,6 +97,7 @@ def project(tmp_path):
     """A repository with as much of a project as a branch needs."""
     root = tmp_path / "project"
     (root / ".dvc").mkdir(parents=True)
+    (root / ".dvc" / "config").write_text("")
     (root / "dvc.yaml").write_text("stages: {}\n")
     (root / "params.yaml").write_text(PARAMS)
     for command in (
@@ -133,10 +134,6 @@ def branch_without_dvc(root, folder, params, experiment):
 
 
 def test_a_branch_has_its_own_parameters_and_the_projects_cache(project, tmp_path):
-    (project / ".dvc" / "config").write_text("")
-    subprocess.run(["git", "add", "-f", ".dvc/config"], cwd=project, check=True)
-    commit = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "y"]
-    subprocess.run(["git", *commit], cwd=project, check=True)
     for seed in (3, 4):
         text = PARAMS.replace("seed: 0", f"seed: {seed}")
         branch = make_branch(project, tmp_path / "branch", text, "an experiment")
@@ -146,6 +143,25 @@ def test_a_branch_has_its_own_parameters_and_the_projects_cache(project, tmp_pat
     assert branch.python("compileall", "-q", "nothing", log=silent) is not None
     with pytest.raises(BranchFailed, match=r"`python -m nonsense` ended with exit status 1"):
         branch.python("nonsense", log=silent)
+
+
+def test_a_branch_finds_what_users_named_from_the_projects_root(project, tmp_path):
+    weights = tmp_path / "shared" / "weights.pth"
+    weights.parent.mkdir()
+    weights.touch()
+    (project / "mine").mkdir()
+    text = (
+        "dataset: {path: mine, watch: params.yaml, kind: pipelines-to-be}\n"
+        "evaluate: {networks: [{weights: ../shared/weights.pth}], lpips_weights: ''}\n"
+    )
+    branch = make_branch(project, tmp_path / "far" / "away", text, "an experiment")
+    sections = YAML(typ="safe").load(branch.params)
+    assert sections["dataset"] == {
+        "path": str(project / "mine"),
+        "watch": "params.yaml",
+        "kind": "pipelines-to-be",
+    }, "what git holds, and what is no path, stays"
+    assert sections["evaluate"]["networks"] == [{"weights": str(weights)}]
 
 
 def test_table_and_sheet(tmp_path):
