@@ -30,7 +30,7 @@ demo: $(READY) ## Run the whole line on handwritten digits and print the figures
 	$(BIN)/python -m pipelines run
 
 test: $(READY) ## Set up and pass the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(READY) ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -19,6 +19,21 @@ for name in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_RUN_ID", "LATENTLINE_PARENT_RUN_ID
 
 PROJECT = Path(__file__).resolve().parents[1]
 
+STARTED_FIRST = ("tests/line/test_dvc.py", "tests/line", "tests/pipelines")
+"""They run whole programs and wait for servers: last, one of them would keep one worker busy while
+the others have nothing left to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes longest first; the order within a file stays."""
+
+    def rank(item: pytest.Item) -> int:
+        place = item.path.relative_to(PROJECT).as_posix()
+        ranks = (i for i, prefix in enumerate(STARTED_FIRST) if place.startswith(prefix))
+        return next(ranks, len(STARTED_FIRST))
+
+    items.sort(key=rank)
+
 
 @pytest.fixture(scope="session")
 def project() -> Path:
