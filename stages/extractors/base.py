@@ -122,6 +122,8 @@ class Extractor(ABC):
         feature_dim: Numbers per image.
         num_classes: Of its logits; 0: it has none.
         checksum: sha256 that stands for its weights.
+        test_accuracy: Share of the test images of its own training data whose class it gets right;
+            None where that is not known.
     """
 
     title: ClassVar[str]
@@ -131,6 +133,7 @@ class Extractor(ABC):
     feature_dim: int
     num_classes: int
     checksum: str
+    test_accuracy: float | None
 
     @classmethod
     @abstractmethod

@@ -36,6 +36,7 @@ class Classifier(Extractor):
         self.feature_dim = judge.network.feature_dim
         self.num_classes = judge.config.num_classes
         self.checksum = judge.artifact.digest
+        self.test_accuracy = judge.test_accuracy
         self.title = f"convolutional classifier taught {judge.config.taught}, penultimate layer"
 
     @classmethod

@@ -61,6 +61,7 @@ class Inception(Extractor):
     distance_name = "fid"
     feature_dim = 2048
     num_classes = 1008
+    test_accuracy = None
 
     def __init__(self, network: nn.Module, checksum: str) -> None:
         self._network, self.checksum = network, checksum

@@ -69,6 +69,7 @@ class MobileNetV2Extractor(Extractor):
     distance_name = "frechet_mobilenet_v2"
     feature_dim = 1280
     num_classes = 0
+    test_accuracy = None
 
     def __init__(self, network: "MobileNetV2", checksum: str) -> None:
         # Twice as fast on a CPU with the maps of a pixel side by side.

@@ -25,6 +25,7 @@ class Sums(Extractor):
 
     title, name, distance_name = "sums", "sums", "frechet_sums"
     feature_dim, num_classes, checksum = 12, 5, "first"
+    test_accuracy = None
 
     def __init__(self):
         self.shown = 0
