@@ -1,8 +1,8 @@
 """Whether images show the class that was asked for, in the eyes of the line's judge.
 
-    class_accuracy                   of samples
-    reconstruction_class_accuracy    of reconstructions: whether the first stage keeps the class
-    test_class_accuracy              of the test images themselves: the judge errs too
+class_accuracy                   of samples
+reconstruction_class_accuracy    of reconstructions: whether the first stage keeps the class
+test_class_accuracy              of the test images themselves: the judge errs too
 """
 
 import numpy as np
@@ -27,12 +27,14 @@ class AskedClasses:
     """Right and wrong images of each set.
 
     Args:
-        sets: `samples`, `reconstructions` and `test` in the features of the judge. A set without
-            labels, or a judge without classes, has no accuracy.
-        num_classes: Of the data; 0: none.
+        sets: `samples`, `reconstructions` and `test` as the network sees them. A set without labels
+            has no accuracy.
+        num_classes: Of the data; 0: none, or other ones than the network's.
+        suffix: Behind the names of the figures.
     """
 
-    def __init__(self, sets: dict[str, FeatureSet], num_classes: int) -> None:
+    def __init__(self, sets: dict[str, FeatureSet], num_classes: int, suffix: str) -> None:
+        self._suffix = suffix
         self._counts = {name: ClassAccuracy(num_classes) for name in SETS}
         for name, counts in self._counts.items():
             seen = sets[name]
@@ -43,7 +45,7 @@ class AskedClasses:
     def figures(self, protocols: dict[str, Protocol]) -> list[Figure]:
         """Accuracies, each with the protocol of its set."""
         return [
-            self._counts[of].figure(name, protocols[of])
+            self._counts[of].figure(name + self._suffix, protocols[of])
             for name, of in NAMES.items()
             if self._counts[of].asked.sum() > 0
         ]

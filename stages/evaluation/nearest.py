@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from stages.metrics.base import Figure, Protocol
 from stages.metrics.feature_set import FeatureSet
-from stages.metrics.neighbours import NearestNeighbours
+from stages.metrics.neighbours import NearestNeighbours, memorisation_figure
 
 __all__ = ["NEIGHBOURS", "Nearest", "nearest_training_images"]
 
@@ -30,6 +31,16 @@ class Nearest:
     """The rows of these images in the training split."""
     test_distances: Float[torch.Tensor, "test neighbours"]
     """Of the queried test images, the first of the set."""
+
+    @property
+    def in_test_units(self) -> Float[torch.Tensor, "samples neighbours"]:
+        """Distances of samples in units of the median of test images to their nearest."""
+        usual = self.test_distances[:, 0].median().clamp_min(torch.finfo(torch.float32).eps)
+        return self.sample_distances / usual
+
+    def figure(self, protocol: Protocol) -> Figure:
+        """Whether samples are nearer to training images than test images are."""
+        return memorisation_figure(self.sample_distances[:, 0], self.test_distances[:, 0], protocol)
 
 
 def nearest_training_images(

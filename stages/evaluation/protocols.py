@@ -2,60 +2,56 @@
 
 import numpy as np
 
-from stages.assembly.judge import Judge
 from stages.core.intensities import ROUNDING_RULE
+from stages.core.shapes import ImageShape
+from stages.evaluation.image_sets import ImageSet
 from stages.evaluation.line import Line
-from stages.evaluation.observe import evenly_spaced
-from stages.evaluation.options import EvaluateOptions
+from stages.extractors.base import Extractor
 from stages.metrics.protocol import Protocol, SamplerRecord
 
 __all__ = [
-    "judged_by",
+    "in_features",
     "label_balance",
-    "protocol_of_samples",
-    "protocol_of_test",
-    "protocol_of_train",
+    "protocols_of_sets",
 ]
 
 
-def protocol_of_test(line: Line, rows: np.ndarray, seed: int) -> Protocol:
-    """Of figures over the test split.
+def protocols_of_sets(line: Line, sets: dict[str, ImageSet], seed: int) -> dict[str, Protocol]:
+    """Of figures about each set, held against the test images, by the names of the sets.
 
     Args:
         line: What is judged.
-        rows: Rows of the latents' test split that are looked at.
+        sets: `test`, `train`, `samples` and `reconstructions`.
         seed: Of the posterior draws.
     """
-    split, latents = line.prepared.split("test"), line.latents.split("test")
-    labels = None if split.labels is None else split.labels[latents.index[rows]]
-    return _protocol(line, "test split", len(rows), labels).also(
+    reference_n = len(sets["test"])
+    of_test = _protocol(line, "test split", reference_n, sets["test"].labels).also(
         seed=seed,
         prior_given="class" if line.second_stage.prior.num_classes > 0 else "nothing",
     )
+    return {
+        "test": of_test,
+        "reconstructions": of_test.also(images=sets["reconstructions"].shows),
+        "samples": _protocol(line, "samples", reference_n, sets["samples"].labels).also(
+            sampler=SamplerRecord.of(line.samples.artifact.about["sampling"])
+        ),
+        "train": _protocol(line, "training split", reference_n, sets["train"].labels),
+    }
 
 
-def protocol_of_samples(line: Line, reference_n: int) -> Protocol:
-    """Of figures about samples, held against so many test images."""
-    samples = line.samples
-    return _protocol(line, "samples", reference_n, samples.labels).also(
-        sampler=SamplerRecord.of(samples.artifact.about["sampling"])
-    )
-
-
-def protocol_of_train(line: Line, reference_n: int, options: EvaluateOptions) -> Protocol:
-    """Of figures about training images, held against so many test images."""
-    split = line.prepared.split("train")
-    rows = evenly_spaced(len(split.images), options.max_images)
-    labels = None if split.labels is None else split.labels[rows]
-    return _protocol(line, "training split", reference_n, labels)
-
-
-def judged_by(judge: Judge, protocol: Protocol) -> Protocol:
-    """The same in the features of the judge."""
+def in_features(network: Extractor, image: ImageShape, protocol: Protocol) -> Protocol:
+    """The same in the features of a network that is shown images of this shape."""
+    rule, found = network.rule(image), dict(protocol.found)
+    if network.test_accuracy is not None:
+        found["extractor_test_accuracy"] = network.test_accuracy
     return protocol.also(
-        extractor=f"convolutional classifier taught {judge.config.taught}, penultimate layer",
-        extractor_sha256=judge.artifact.digest,
-        found={**protocol.found, "extractor_test_accuracy": judge.test_accuracy},
+        extractor=network.title,
+        extractor_sha256=network.checksum,
+        resize=rule.resize,
+        antialias=rule.antialias,
+        values=rule.values,
+        grey=rule.grey,
+        found=found,
     )
 
 

@@ -160,6 +160,10 @@ class Extractor(ABC):
         """What is done to images of this shape on the way in."""
 
     @abstractmethod
+    def tells_apart(self, class_names: list[str]) -> bool:
+        """Whether its logits are over the classes of these names, in this order."""
+
+    @abstractmethod
     def side(self, image: ImageShape) -> tuple[int, int]:
         """Height and width at which it sees images of this shape."""
 

@@ -61,6 +61,10 @@ class Classifier(Extractor):
         """Images as they are."""
         return PixelRule(resize="none", antialias=None, values="v / 127.5 - 1", grey="none")
 
+    def tells_apart(self, class_names: list[str]) -> bool:
+        """Whatever its own data call them."""
+        return 0 < self.num_classes == len(class_names)
+
     def side(self, image: ImageShape) -> tuple[int, int]:
         """That of the images."""
         return image.height, image.width

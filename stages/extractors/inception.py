@@ -94,6 +94,10 @@ class Inception(Extractor):
             grey=grey_words(image),
         )
 
+    def tells_apart(self, class_names: list[str]) -> bool:
+        """Not of any data here."""
+        return False
+
     def side(self, image: ImageShape) -> tuple[int, int]:
         """299x299."""
         return SIDE, SIDE

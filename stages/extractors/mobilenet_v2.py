@@ -105,6 +105,10 @@ class MobileNetV2Extractor(Extractor):
         """To 224x224."""
         return self._prepare.rule(image)
 
+    def tells_apart(self, class_names: list[str]) -> bool:
+        """None: there are no logits."""
+        return False
+
     def side(self, image: ImageShape) -> tuple[int, int]:
         """224x224."""
         return SIDE, SIDE

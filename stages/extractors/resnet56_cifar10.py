@@ -34,6 +34,11 @@ __all__ = ["KNOWN", "ResNet56", "ResNet56Cifar10", "ResNet56Cifar10Options"]
 KNOWN: tuple[str, ...] = ("4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367",)
 """sha256 of the file."""
 
+CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+
 Maps = Float[Tensor, "batch maps rows columns"]
 
 
@@ -89,6 +94,10 @@ class ResNet56Cifar10(Extractor):
     def rule(self, image: ImageShape) -> PixelRule:
         """To 32x32."""
         return self._prepare.rule(image)
+
+    def tells_apart(self, class_names: list[str]) -> bool:
+        """Those of CIFAR-10."""
+        return tuple(class_names) == CLASSES
 
     def side(self, image: ImageShape) -> tuple[int, int]:
         """32x32."""
