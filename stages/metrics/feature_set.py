@@ -29,9 +29,9 @@ class FeatureSet:
 
     features: Float32[np.ndarray, "images dim"]
     """Usually memory-mapped."""
-    logits: Float32[np.ndarray, "images classes"] | None
+    logits: Float32[np.ndarray, "_ classes"] | None
     """None: the network knows no classes."""
-    labels: Int64[np.ndarray, " images"] | None
+    labels: Int64[np.ndarray, " _"] | None
     """The class asked for (samples) or shown (real images); None: there are no classes."""
 
     def __post_init__(self) -> None:
