@@ -10,7 +10,6 @@ images they are compared with, so theirs can lie below the floor.
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -29,7 +28,6 @@ __all__ = ["Comparison", "compare"]
 KEPT_BYTES = 2**33
 """Features of reference splits of earlier runs that stay on the disk."""
 REFERENCES = ("test", "train")
-ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,9 @@ class Comparison:
 
 
 def _moments(features: FeatureSet) -> FeatureMoments:
-    moments = FeatureMoments(features.features.shape[1])
-    for start in range(0, len(features.features), ROWS_AT_ONCE):
-        moments.update(torch.from_numpy(np.array(features.features[start : start + ROWS_AT_ONCE])))
+    moments = FeatureMoments(features.dim)
+    for chunk in features.chunks():
+        moments.update(torch.from_numpy(chunk))
     return moments
 
 

@@ -78,7 +78,6 @@ class FeatureStore:
             features=arrays["features.npy"],
             logits=arrays.get("logits.npy"),
             labels=images.labels,
-            images=images.shows,
         )
 
     def prune(self, limit: int) -> None:
