@@ -1,130 +1,123 @@
-"""Samples, reconstructions, test and training images compared in the features of the judge.
+"""Sets of images compared in the features of one network.
 
-    frechet_JUDGE                    samples against test
-    reconstruction_frechet_JUDGE     reconstructions against test: what the first stage costs alone
-    frechet_JUDGE_floor              train against test: what is left for real images
+    NAME                    samples against test
+    reconstruction_NAME     reconstructions against test: what the first stage costs alone
+    NAME_floor              train against test: what is left for real images
 
-Reconstructions are of the very images they are compared with, so theirs can lie below the floor.
-Where the judge knows classes, there is its accuracy on samples, reconstructions and test images.
-JUDGE is `classifier` or `rotation`, after what it was taught.
+NAME is `fid` in Inception and `frechet_NETWORK` in any other. Reconstructions are of the very
+images they are compared with, so theirs can lie below the floor.
 """
 
-import numpy as np
+from dataclasses import dataclass
+
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from stages.assembly.judge import Judge
-from stages.core.shapes import Labels, Pixels
+from stages.core.stage import Run, work_root
+from stages.evaluation.asked_classes import AskedClasses
+from stages.evaluation.feature_store import FeatureStore
+from stages.evaluation.image_sets import ImageSet
+from stages.evaluation.protocols import in_features
+from stages.extractors.base import Extractor
 from stages.metrics.base import Figure, Protocol
-from stages.metrics.class_accuracy import ClassAccuracy
+from stages.metrics.feature_set import FeatureSet
 from stages.metrics.frechet import FeatureMoments, frechet_figure
-from stages.metrics.neighbours import NearestNeighbours, memorisation_figure
 
-__all__ = ["NEIGHBOURS", "Comparison"]
+__all__ = ["Comparison", "compare"]
 
-NEIGHBOURS = 3
-"""Training images kept per query."""
+KEPT_BYTES = 2**33
+"""Features of reference splits of earlier runs that stay on the disk."""
+REFERENCES = ("test", "train")
 
 
+@dataclass(frozen=True)
 class Comparison:
-    """Takes in the sets one after the other: test, samples, then train.
+    """What one network saw."""
 
-    Attributes:
-        neighbours: Nearest training images of the first samples, then of the first test images.
-        num_queries: How many of these are samples.
-    """
-
-    neighbours: NearestNeighbours
-    num_queries: int
-
-    def __init__(self, judge: Judge, device: torch.device, neighbour_queries: int) -> None:
-        self.judge, self.device, self.limit = judge, device, neighbour_queries
-        dim = judge.network.feature_dim
-        self.moments = {
-            name: FeatureMoments(dim) for name in ("test", "reconstructions", "samples", "train")
-        }
-        classes = judge.config.num_classes
-        self.accuracy = {
-            name: ClassAccuracy(classes) for name in ("test", "reconstructions", "samples")
-        }
-        self._queries: dict[str, list[Tensor]] = {"samples": [], "test": []}
-
-    def see(self, name: str, pixels: Pixels, labels: Labels | None) -> None:
-        """Take in a batch of the set `name`: test, reconstructions or samples."""
-        features = self._features(pixels)
-        self.moments[name].update(features)
-        if labels is not None and self.judge.config.taught == "classes":
-            self.accuracy[name].update(self.judge.decide(features).cpu(), labels)
-        if name in self._queries:
-            held = sum(len(vectors) for vectors in self._queries[name])
-            self._queries[name].append(features[: max(self.limit - held, 0)])
-
-    def see_train(self, pixels: Pixels, rows: np.ndarray) -> None:
-        """Take in a batch of training images, after all test images and samples."""
-        if not hasattr(self, "neighbours"):
-            samples, test = (torch.cat(self._queries[name]) for name in ("samples", "test"))
-            self.num_queries = len(samples)
-            self.neighbours = NearestNeighbours(torch.cat([samples, test]), NEIGHBOURS)
-        features = self._features(pixels)
-        self.moments["train"].update(features)
-        self.neighbours.update(features, torch.from_numpy(rows).to(features.device))
-
-    def _features(self, pixels: Pixels) -> Float[Tensor, "batch feature_dim"]:
-        return self.judge.features(pixels.to(self.device))
+    network: Extractor
+    sets: dict[str, FeatureSet]
+    """`test`, `train`, `reconstructions`, `samples`; memory-mapped."""
+    protocols: dict[str, Protocol]
+    """Of figures about each set in these features."""
+    class_names: list[str]
+    """Of the data; empty without classes."""
+    suffix: str = ""
+    """Behind the names of its class accuracies."""
 
     @property
-    def sample_distances(self) -> Float[Tensor, "samples neighbours"]:
-        """Of the queried samples to their nearest training images, ascending."""
-        return self.neighbours.distances[: self.num_queries].cpu()
+    def title(self) -> str:
+        """Heading of its figures in the report."""
+        return f"Samples, seen by {self.network.name}"
 
-    @property
-    def test_distances(self) -> Float[Tensor, "test neighbours"]:
-        """Of the queried test images to their nearest training images, ascending."""
-        return self.neighbours.distances[self.num_queries :].cpu()
-
-    def figures(self, of_test: Protocol, of_samples: Protocol) -> list[Figure]:
-        """All comparisons.
-
-        Args:
-            of_test: Protocol of figures about real images and their reconstructions.
-            of_samples: The same with the settings of the sampler.
-        """
-        name, moments = f"frechet_{self.judge.name}", self.moments
-        test = moments["test"]
-        result = [
-            frechet_figure(name, moments["samples"], test, of_samples),
-            frechet_figure(
-                f"reconstruction_{name}",
-                moments["reconstructions"],
-                test,
-                {**of_test, "images": "reconstructions of the reference images themselves"},
-            ),
-            frechet_figure(
-                f"{name}_floor", moments["train"], test, {**of_test, "images": "training split"}
-            ),
-            memorisation_figure(self.sample_distances[:, 0], self.test_distances[:, 0], of_samples),
-        ]
-        return [*result, *self._accuracies(of_test, of_samples)]
-
-    def _accuracies(self, of_test: Protocol, of_samples: Protocol) -> list[Figure]:
+    def figures(self) -> list[Figure]:
+        """All distances from the test images, and whether images show what was asked for."""
+        name = self.network.distance_name
         wanted = {
-            "class_accuracy": ("samples", of_samples),
-            "reconstruction_class_accuracy": ("reconstructions", of_test),
-            "test_class_accuracy": ("test", of_test),
+            name: "samples",
+            f"reconstruction_{name}": "reconstructions",
+            f"{name}_floor": "train",
         }
-        return [
-            self.accuracy[of].figure(name, protocol)
-            for name, (of, protocol) in wanted.items()
-            if self.accuracy[of].asked.sum() > 0
+        test = _moments(self.sets["test"])
+        distances = [
+            frechet_figure(figure, _moments(self.sets[of]), test, self.protocols[of])
+            for figure, of in wanted.items()
         ]
+        return [*distances, *self._asked.figures(self.protocols)]
 
-    def per_class(self, names: list[str]) -> pd.DataFrame:
-        """One row per class; empty cells where nothing was asked for."""
-        columns = {
-            f"{of}_{what}": values
-            for of, accuracy in self.accuracy.items()
-            for what, values in (("images", accuracy.asked), ("accuracy", accuracy.per_class))
+    def per_class(self) -> pd.DataFrame:
+        """One row per class of the data."""
+        return self._asked.table(self.class_names)
+
+    @property
+    def _asked(self) -> AskedClasses:
+        known = self.network.tells_apart(self.class_names)
+        return AskedClasses(self.sets, len(self.class_names) if known else 0, self.suffix)
+
+
+def _moments(features: FeatureSet) -> FeatureMoments:
+    moments = FeatureMoments(features.dim)
+    for chunk in features.chunks():
+        moments.update(torch.from_numpy(chunk))
+    return moments
+
+
+def compare(
+    networks: list[Extractor],
+    sets: dict[str, ImageSet],
+    protocols: dict[str, Protocol],
+    class_names: list[str],
+    run: Run,
+    device: torch.device,
+) -> list[Comparison]:
+    """Have every network look at every set.
+
+    Features of the reference splits are kept in `.work/features` for other runs and lines; those
+    of what the line made, in the work folder of the stage, which goes when it is done.
+
+    Args:
+        networks: Each by itself, the line's own judge first.
+        sets: By name.
+        protocols: Of figures about each set in no features yet.
+        class_names: Of the data.
+        run: Its stop event is obeyed between pieces, its work folder used.
+        device: Where the networks compute.
+
+    Raises:
+        Interrupted: If the stage was asked to stop; what was finished is kept.
+    """
+    kept = FeatureStore(work_root() / "features", device, run.raise_if_stopped)
+    passing = FeatureStore(run.work / "features", device, run.raise_if_stopped)
+    seen = []
+    for network in networks:
+        features = {
+            name: (kept if name in REFERENCES else passing).features(network, images)
+            for name, images in sets.items()
         }
-        return pd.DataFrame({"label": np.arange(len(names)), "name": names, **columns})
+        here = {
+            name: in_features(network, sets[name].shape, protocol)
+            for name, protocol in protocols.items()
+        }
+        suffix = f"_{network.name}" if seen else ""
+        seen.append(Comparison(network, features, here, class_names, suffix))
+    kept.prune(KEPT_BYTES)
+    return seen

@@ -1,0 +1,90 @@
+"""The protocols of the line: what all figures about test images, samples, training images share."""
+
+import numpy as np
+
+from stages.core.intensities import ROUNDING_RULE
+from stages.core.shapes import ImageShape
+from stages.evaluation.image_sets import ImageSet
+from stages.evaluation.line import Line
+from stages.extractors.base import Extractor
+from stages.metrics.protocol import Protocol, SamplerRecord
+
+__all__ = [
+    "in_features",
+    "label_balance",
+    "protocols_of_sets",
+]
+
+
+def protocols_of_sets(line: Line, sets: dict[str, ImageSet], seed: int) -> dict[str, Protocol]:
+    """Of figures about each set, held against the test images, by the names of the sets.
+
+    Args:
+        line: What is judged.
+        sets: `test`, `train`, `samples` and `reconstructions`.
+        seed: Of the posterior draws.
+    """
+    reference_n = len(sets["test"])
+    of_test = _protocol(line, "test split", reference_n, sets["test"].labels).also(
+        seed=seed,
+        prior_given="class" if line.second_stage.prior.num_classes > 0 else "nothing",
+    )
+    return {
+        "test": of_test,
+        "reconstructions": of_test.also(images=sets["reconstructions"].shows),
+        "samples": _protocol(line, "samples", reference_n, sets["samples"].labels).also(
+            sampler=SamplerRecord.of(line.samples.artifact.about["sampling"])
+        ),
+        "train": _protocol(line, "training split", reference_n, sets["train"].labels),
+    }
+
+
+def in_features(network: Extractor, image: ImageShape, protocol: Protocol) -> Protocol:
+    """The same in the features of a network that is shown images of this shape."""
+    rule, found = network.rule(image), dict(protocol.found)
+    if network.test_accuracy is not None:
+        found["extractor_test_accuracy"] = network.test_accuracy
+    return protocol.also(
+        extractor=network.title,
+        extractor_sha256=network.checksum,
+        resize=rule.resize,
+        antialias=rule.antialias,
+        values=rule.values,
+        grey=rule.grey,
+        found=found,
+    )
+
+
+def label_balance(labels: np.ndarray | None, names: list[str]) -> str | dict[str, int]:
+    """Images of each class: a table, `equal` where it would say one number, or `no classes`.
+
+    Args:
+        labels: Class of each image; None without classes.
+        names: Of the classes, indexed by label.
+    """
+    if labels is None:
+        return "no classes"
+    counts = np.bincount(labels, minlength=len(names)).tolist()
+    if len(set(counts)) == 1:
+        return "equal"
+    return dict(zip(names, counts, strict=True))
+
+
+def _protocol(line: Line, images: str, reference_n: int, labels: np.ndarray | None) -> Protocol:
+    prepared = line.prepared.artifact
+    parts = {name: artifact.digest for name, artifact in line.artifacts.items()}
+    # The judge stands as the extractor of the figures it has a say in.
+    seen = {"training split": {"prepared"}, "test split": parts.keys() - {"judge", "samples"}}
+    kept = seen.get(images, parts.keys() - {"judge"})
+    classes = 0 if labels is None else max(line.prepared.num_classes, int(labels.max()) + 1)
+    return Protocol(
+        images=images,
+        reference_split="test",
+        reference_n=reference_n,
+        reference_sha256=prepared.files["test/images.npy"]["sha256"],
+        resize="none",
+        antialias=None,
+        rounding=ROUNDING_RULE,
+        label_balance=label_balance(labels, [line.class_name(k) for k in range(classes)]),
+        parts={name: digest for name, digest in parts.items() if name in kept},
+    )
