@@ -148,6 +148,7 @@ def _of_test(line: Line, seed: int) -> Protocol:
         "rounding": ROUNDING_RULE,
         "resize": "none",
         "prior_given": "class" if conditioned else "nothing",
+        "log_prior": line.second_stage.prior.log_prob_is.how,
         "seed": seed,
         "autoencoder": line.first_stage.artifact.digest,
         "prior": line.second_stage.artifact.digest,

@@ -15,7 +15,7 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import MemberOptions
 from stages.core.shapes import Labels, Nats
-from stages.heads.base import HeadOptions, SamplerSettings
+from stages.heads.base import EXACT, Exactness, HeadOptions, SamplerSettings
 
 __all__ = ["Prior", "PriorOptions", "refuse_settings"]
 
@@ -29,6 +29,10 @@ class PriorOptions(MemberOptions):
     """Whether `train_prior` has anything to fit."""
     has_head: ClassVar[bool]
     """Whether the `head` section describes its tokens."""
+
+    def log_prob_is(self, head: HeadOptions) -> Exactness:
+        """What kind of number `log_prob` is; default: what the head's is, exact without a head."""
+        return head.log_prob_is if self.has_head else EXACT
 
     def check_latents(self, spec: LatentSpec) -> None:
         """Refuse latents of a kind it cannot model; members may ask for more.
@@ -50,6 +54,7 @@ class Prior(nn.Module, ABC):
         spec: What it models.
         num_classes: Classes it can be conditioned on; 0: unconditional.
         noise_shape: Uniform(0, 1) numbers consumed per image when sampling: (tokens, per token).
+        log_prob_is: What kind of number `log_prob` is.
 
     Raises:
         ParamsError: If the options say that it cannot model such latents.
@@ -58,20 +63,27 @@ class Prior(nn.Module, ABC):
     spec: LatentSpec
     num_classes: int
     noise_shape: tuple[int, int]
+    log_prob_is: Exactness
 
     @abstractmethod
     def __init__(self, options: Any, head: HeadOptions, spec: LatentSpec, num_classes: int) -> None:
         super().__init__()
         options.check_latents(spec)
         self.spec = spec
+        self.log_prob_is = options.log_prob_is(head)
 
     @abstractmethod
     def log_prob(self, latents: Tensor, labels: Labels | None) -> Nats:
-        """log p(latents given labels), exact; labels None: without conditioning."""
+        """log p(latents given labels); labels None: without conditioning.
+
+        `log_prob_is` says whether it is exact. Each number is a function of its own row only.
+        """
 
     @abstractmethod
     def loss(self, latents: Tensor, labels: Labels | None) -> Float[Tensor, ""]:
-        """Training loss: mean nats per token, with label dropout where the options ask for it.
+        """Training loss, with label dropout where the options ask for it.
+
+        Mean nats per token where `log_prob` is exact; other priors say what it is.
 
         Randomness comes from torch's global generator, which the training loop points at the
         stream of the step.

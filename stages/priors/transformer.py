@@ -4,10 +4,11 @@
 
 Position t of the transformer reads token t - 1 (the class at t = 0) plus the learned place of the
 cell it is to predict, row and column added; where a row holds several grids of codes, also which of
-them (stages/nn/code_grids.py). The head turns its hidden state into p(z_t given ...). The
-likelihood is exact, whatever the head: softmax over codes (taming-transformers, Esser et al. 2021,
-arXiv:2012.09841; LlamaGen, Sun et al. 2024, arXiv:2406.06525) or a density over continuous cells
-(GIVT, Tschannen et al. 2023, arXiv:2312.02116).
+them (stages/nn/code_grids.py). The head turns its hidden state into p(z_t given ...): softmax over
+codes (taming-transformers, Esser et al. 2021, arXiv:2012.09841; LlamaGen, Sun et al. 2024,
+arXiv:2406.06525), a density over continuous cells (GIVT, Tschannen et al. 2023, arXiv:2312.02116),
+or something to draw from whose density is bounded or integrated (MAR, Li et al. 2024,
+arXiv:2406.11838). The likelihood is as exact as the head's.
 
 Classes, 'no class', label dropout and guidance: stages/nn/class_labels.py.
 
@@ -71,15 +72,17 @@ class TransformerPrior(Prior):
             nn.init.normal_(parameter, std=INITIAL_STD)
 
     def log_prob(self, latents: Tensor, labels: Labels | None) -> Nats:
-        """log p(latents given labels) in nats per image, exact; None: under 'no class'."""
+        """log p(latents given labels) in nats per image; None: under 'no class'."""
         classes = classes_of(labels, self.num_classes, latents)
-        return self._log_prob_per_token(latents, classes).sum(dim=1)
+        tokens = self._tokens(latents)
+        return self.head.log_prob(self.hidden(tokens, classes), tokens).sum(dim=1)
 
     def loss(self, latents: Tensor, labels: Labels | None) -> Float[Tensor, ""]:
-        """Mean nats per token, some labels replaced by 'no class'."""
+        """The head's loss, mean over tokens, some labels replaced by 'no class'."""
         classes = classes_of(labels, self.num_classes, latents)
         classes = drop_classes(classes, self.num_classes, self.label_dropout)
-        return -self._log_prob_per_token(latents, classes).mean()
+        tokens = self._tokens(latents)
+        return self.head.loss(self.hidden(tokens, classes), tokens).mean()
 
     def hidden(
         self, tokens: Tensor, classes: Int[Tensor, " batch"]
@@ -120,12 +123,6 @@ class TransformerPrior(Prior):
             inputs = self.head.embed(tokens[-1].unsqueeze(1)).squeeze(1)
             inputs = torch.cat([inputs, inputs]) if guided else inputs
         return self._grid(torch.stack(tokens, dim=1))
-
-    def _log_prob_per_token(
-        self, latents: Tensor, classes: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch tokens"]:
-        tokens = self._tokens(latents)
-        return self.head.log_prob(self.hidden(tokens, classes), tokens)
 
     def _positions(self) -> Float[Tensor, "tokens width"]:
         if self.spec.parts:

@@ -2,6 +2,9 @@
 
 Continuous latents are drawn afresh from each posterior at every step: a prior fitted to the means
 would learn a distribution the decoder never saw (and put its mass on a thinner set than q fills).
+
+Validation, early stopping and the choice of the best weights look at -log_prob, in nats, whatever
+the loss is: exact, integrated or a bound, as the prior says (`Prior.log_prob_is`).
 """
 
 import numpy as np
@@ -20,7 +23,7 @@ VALIDATION_BATCH = 256
 
 
 class PriorTask(Task):
-    """Minimise -log p(latents given class), in nats per token."""
+    """Minimise the prior's loss: mean -log p(latents given class) where that is at hand."""
 
     def __init__(
         self, prior: Prior, train: LatentSplit, validation: LatentSplit, seed: int
@@ -44,11 +47,11 @@ class PriorTask(Task):
     def loss(
         self, module: nn.Module, batch: LatentBatch, generator: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean nats per token, classes dropped as the prior's options ask."""
+        """The prior's loss, classes dropped as its options ask."""
         return module(batch.draw(generator), self._labels(batch)), {}
 
     def validate(self, module: nn.Module, device: torch.device, step: int) -> Validation:
-        """Nats per image over the validation split, given the class; draws are always the same."""
+        """-log_prob in nats per image over the validation split; draws are always the same."""
         count = len(self.validation)
         nats = 0.0
         for start in range(0, count, VALIDATION_BATCH):
