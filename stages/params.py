@@ -120,6 +120,15 @@ def _guidance_has_what_it_needs(params: Params) -> None:
         )
 
 
+def _orders_become_raster_in_time(params: Params) -> None:
+    last, steps = getattr(params.prior, "raster_from", 0), params.train_prior.steps
+    if last > steps:
+        raise ValueError(
+            f"prior.raster_from: must not exceed train_prior.steps, or orders are random to the "
+            f"end; got {last} of {steps}"
+        )
+
+
 def _weights_need_a_density(params: Params) -> None:
     density = params.prior.log_prob_is(params.head)
     if params.evaluate.iwae_prior_draws and density.kind == "bound":
@@ -143,6 +152,7 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _codes_fit_their_type,
     _prior_models_the_latents,
     _guidance_has_what_it_needs,
+    _orders_become_raster_in_time,
     _likelihood_suits_the_images,
     _weights_need_a_density,
     _adaptive_weights_need_a_graph,
