@@ -19,31 +19,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Rotations", "angles_of", "rotated"]
+__all__ = ["Rotations", "rotated", "turns_of"]
 
 _BASE = 10000.0
 """Longest wave over the shortest; that of RoFormer and LlamaGen."""
 
-Angles = Float[Tensor, "_ tokens pairs"]
+Turns = Float[Tensor, "2 _ tokens pairs"]
+"""Cosine and sine of every angle; computed once, used in every layer."""
 
 
 @dataclass(frozen=True)
 class Rotations:
-    """Angles of every position of a sequence; their first axis is 1 or the batch."""
+    """Turns of every position of a sequence; their second axis is 1 or the batch."""
 
-    queries: Angles
-    keys: Angles
+    queries: Turns
+    keys: Turns
 
     def at(self, position: int) -> "Rotations":
         """Of one position, as a sequence of one."""
         here = slice(position, position + 1)
-        return Rotations(self.queries[:, here], self.keys[:, here])
+        return Rotations(self.queries[:, :, here], self.keys[:, :, here])
 
 
-def angles_of(
-    places: Float[Tensor, "*positions 2"], head_dim: int
-) -> Float[Tensor, "*positions pairs"]:
-    """Angles of each place in radians.
+def turns_of(places: Float[Tensor, "_ tokens 2"], head_dim: int) -> Turns:
+    """What turns a query or key of each place.
 
     Args:
         places: Row and column, in cells.
@@ -51,14 +50,15 @@ def angles_of(
     """
     count = head_dim // 4
     steps = torch.arange(count, device=places.device) / count
-    return (places.unsqueeze(-1) * _BASE**-steps).flatten(-2)
+    angles = (places.unsqueeze(-1) * _BASE**-steps).flatten(-2)
+    return torch.stack([angles.cos(), angles.sin()])
 
 
 def rotated(
-    vectors: Float[Tensor, "batch heads tokens head_dim"], angles: Angles
+    vectors: Float[Tensor, "batch heads tokens head_dim"], turns: Turns
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
-    """Each vector turned by the angles of its position; computed in float32."""
-    cos, sin = angles.cos().unsqueeze(1), angles.sin().unsqueeze(1)
+    """Each vector turned as its position asks; computed in float32."""
+    cos, sin = turns.unsqueeze(2)
     first, second = vectors.float().chunk(2, dim=-1)
     turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
     return turned.to(vectors.dtype)

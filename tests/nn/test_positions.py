@@ -36,9 +36,10 @@ def test_rotary_places_count_from_one_and_keys_are_one_behind():
         (rotations.queries, rotations.keys),
         (positions.rotations(None).queries, positions.rotations(None).keys),
     ):
-        assert (keys[:, 0] == 0).all(), "the class stands at the origin"
-        assert torch.equal(keys[:, 1:], queries[:, :-1])
-    torch.testing.assert_close(rotations.queries[:1], positions.rotations(None).queries)
+        cos, sin = keys[:, :, 0]
+        assert (cos == 1).all() and (sin == 0).all(), "the class stands at the origin"
+        assert torch.equal(keys[:, :, 1:], queries[:, :, :-1])
+    torch.testing.assert_close(rotations.queries[:, :1], positions.rotations(None).queries)
 
 
 def test_rotary_places_of_a_coarse_grid_are_the_centres_of_its_cells():

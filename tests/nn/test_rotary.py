@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from stages.nn.rotary import Rotations, angles_of, rotated
+from stages.nn.rotary import Rotations, rotated, turns_of
 
 HEAD_DIM = 12
 
 
 def turned(vectors, place):
-    angles = angles_of(torch.tensor(place), HEAD_DIM)
-    return rotated(vectors, angles.expand(1, vectors.shape[2], -1))
+    places = torch.tensor(place).expand(1, vectors.shape[2], 2)
+    return rotated(vectors, turns_of(places, HEAD_DIM))
 
 
 def test_products_depend_on_the_difference_of_places_alone():
@@ -32,14 +32,14 @@ def test_lengths_stay_and_the_origin_turns_nothing():
 def test_rows_turn_one_half_of_the_pairs_and_columns_the_other(axis):
     place = [0.0, 0.0]
     place[axis] = 2.0
-    angles = angles_of(torch.tensor(place), HEAD_DIM)
-    ours = angles.unflatten(0, (2, 3))
-    assert (ours[1 - axis] == 0).all()
-    torch.testing.assert_close(ours[axis], 2 * 10000 ** -(torch.arange(3) / 3))
+    cos, sin = turns_of(torch.tensor([[place]]), HEAD_DIM)[:, 0, 0].unflatten(1, (2, 3))
+    assert (cos[1 - axis] == 1).all() and (sin[1 - axis] == 0).all()
+    expected = 2 * 10000 ** -(torch.arange(3) / 3)
+    torch.testing.assert_close(torch.atan2(sin[axis], cos[axis]), expected)
 
 
 def test_one_position_of_a_sequence_is_cut_out():
-    whole = Rotations(torch.randn(1, 5, 6), torch.randn(1, 5, 6))
+    whole = Rotations(torch.randn(2, 1, 5, 6), torch.randn(2, 1, 5, 6))
     here = whole.at(3)
-    assert torch.equal(here.queries, whole.queries[:, 3:4])
-    assert torch.equal(here.keys, whole.keys[:, 3:4])
+    assert torch.equal(here.queries, whole.queries[:, :, 3:4])
+    assert torch.equal(here.keys, whole.keys[:, :, 3:4])
