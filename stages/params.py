@@ -120,6 +120,24 @@ def _guidance_has_what_it_needs(params: Params) -> None:
         )
 
 
+def _orders_become_raster_in_time(params: Params) -> None:
+    last, steps = getattr(params.prior, "raster_from", 0), params.train_prior.steps
+    if last > steps:
+        raise ValueError(
+            f"prior.raster_from: must not exceed train_prior.steps, or orders are random to the "
+            f"end; got {last} of {steps}"
+        )
+
+
+def _weights_need_a_density(params: Params) -> None:
+    density = params.prior.log_prob_is(params.head)
+    if params.evaluate.iwae_prior_draws and density.kind == "bound":
+        raise ValueError(
+            f"evaluate.iwae_prior_draws: must be 0 with this prior and head, whose log_prob is no "
+            f"density but a {density.how}; got {params.evaluate.iwae_prior_draws}"
+        )
+
+
 def _adaptive_weights_need_a_graph(params: Params) -> None:
     adversary = params.adversary
     if adversary.weight and adversary.adaptive and params.train_autoencoder.compile:
@@ -134,7 +152,9 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _codes_fit_their_type,
     _prior_models_the_latents,
     _guidance_has_what_it_needs,
+    _orders_become_raster_in_time,
     _likelihood_suits_the_images,
+    _weights_need_a_density,
     _adaptive_weights_need_a_graph,
 )
 

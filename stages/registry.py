@@ -55,10 +55,13 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "heads": (
         "categorical",
+        "factorised",
         "mixture",
     ),
     "priors": (
         "depth_transformer",
+        "gaussian_mixture",
+        "pixel_cnn",
         "reference",
         "standard_normal",
         "transformer",

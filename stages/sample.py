@@ -5,9 +5,10 @@
 Reads data/prior and data/autoencoder, writes data/samples:
 
     images.npy       uint8 (count, channels, height, width)
-    samples.parquet  index, seed, log_probability (nats, of the latents under the prior); label and
-                     class_name where the prior knows classes; codes (fixed-size list over the
-                     grid, in raster order) where latents are codes
+    samples.parquet  index, seed, log_probability (nats, of the latents under the prior; the
+                     manifest says whether exact or a bound); label and class_name where the prior
+                     knows classes; codes (fixed-size list over the grid, in raster order) where
+                     latents are codes
     samples.png      the first of every class
 
 Image i depends on the seed and on i, not on how many are drawn or in what batches.
@@ -66,6 +67,7 @@ def sample(params: Params, run: Run) -> None:
         "prior": second.artifact.digest,
         "sampling": params.sampling.model_dump(mode="json"),
         "class_names": second.class_names if sampler.classes else None,
+        "log_probability": second.prior.log_prob_is.how,
     }
     with new_artifact(OUTPUT, "samples", about) as folder:
         about["mean_log_probability"] = _write(folder, params.sampling, first, second, run)

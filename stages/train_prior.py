@@ -3,13 +3,12 @@
     python -m stages.train_prior
 
 Reads data/latents (never the images, never the autoencoder), writes data/prior: weights, config,
-history.csv. A prior without anything to learn (`uniform`, `standard_normal`) is written as it is.
+history.csv. A prior is trained by gradient steps, fitted in passes (`gaussian_mixture`), or, with
+nothing to learn (`uniform`, `standard_normal`), written as it is.
 """
 
 from pathlib import Path
 
-import pandas as pd
-import torch
 from pydantic import Field
 
 from stages.assembly.second_stage import SecondStageParams, build_second_stage, save_second_stage
@@ -18,8 +17,9 @@ from stages.core.devices import Device, resolve_device
 from stages.core.randomness import seed_everything
 from stages.core.stage import Run, run_stage
 from stages.stores.latents import open_latents
-from stages.training.loop import Fitted, fit
+from stages.training.loop import fit
 from stages.training.options import TrainingOptions
+from stages.training.passes import fit_in_passes
 from stages.training.prior_task import PriorTask
 
 OUTPUT = Path("data/prior")
@@ -43,7 +43,7 @@ def train_prior(params: Params, run: Run) -> None:
     if params.prior.trainable:
         fitted = fit(task, params.train_prior, run, seed=params.seed, device=device)
     else:
-        fitted = _as_it_is(task, device)
+        fitted = fit_in_passes(task, run, device=device)
     about = {
         "latents": latents.artifact.digest,
         "autoencoder": latents.autoencoder_digest,
@@ -62,15 +62,6 @@ def train_prior(params: Params, run: Run) -> None:
         fitted.history.to_csv(folder / "history.csv", index=False)
     run.tracker.log_file(OUTPUT / "history.csv")
     run.tracker.log_model("prior", OUTPUT, open_artifact(OUTPUT, "prior").digest)
-
-
-def _as_it_is(task: PriorTask, device: torch.device) -> Fitted:
-    """A baseline has nothing to learn, but is judged on the same split."""
-    module = task.module.to(device).eval()
-    with torch.inference_mode():
-        validation = task.validate(module, device, step=0)
-    figures = {f"validation_{name}": value for name, value in validation.figures.items()}
-    return Fitted(module, pd.DataFrame([{"step": 0, **figures}]), best_step=0)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from stages.sample import OUTPUT, Params, sample
 from stages.sampling.draw import GROUP
 from tests.backbones.examples import conv
 from tests.objectives.examples import ELBO
+from tests.priors.sections import TRANSFORMER
 
 IMAGE = ImageShape(channels=3, height=6, width=4)
 BOTTLENECKS = {
@@ -38,7 +39,7 @@ BOTTLENECKS = {
     "continuous": {"kind": "gaussian", "layout": "spatial", "channels": 2},
 }
 HEADS = {
-    "codes": {"kind": "categorical"},
+    "codes": {"kind": "categorical", "tied": False},
     "continuous": {"kind": "mixture", "components": 2, "std_floor": 0.1, "guidance_candidates": 2},
 }
 SAMPLING = {
@@ -71,8 +72,7 @@ def make_autoencoder(stored):
 
 
 def make_prior(stored, spec, autoencoder_digest, num_classes):
-    prior = {"kind": "transformer", "layers": 1, "width": 8, "num_heads": 2, "dropout": 0.0}
-    raw = {"prior": {**prior, "label_dropout": 0.1}, "head": HEADS[stored]}
+    raw = {"prior": TRANSFORMER | {"layers": 1, "width": 8}, "head": HEADS[stored]}
     params = parse_params(SecondStageParams, raw, source="params.yaml", strict=True)
     torch.manual_seed(1)
     network = build_second_stage(params, spec, num_classes)

@@ -28,6 +28,7 @@ def protocols_of_sets(line: Line, sets: dict[str, ImageSet], seed: int) -> dict[
     of_test = _protocol(line, "test split", reference_n, sets["test"].labels).also(
         seed=seed,
         prior_given="class" if line.second_stage.prior.num_classes > 0 else "nothing",
+        log_prior=line.second_stage.prior.log_prob_is.how,
     )
     return {
         "test": of_test,

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,7 +11,21 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import MemberOptions
 
-__all__ = ["Head", "HeadOptions", "SamplerSettings"]
+__all__ = ["EXACT", "Exactness", "Head", "HeadOptions", "SamplerSettings"]
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """What kind of number a `log_prob` is."""
+
+    kind: Literal["exact", "approximate", "bound"]
+    """The log-probability itself; the same but for an error of numerical integration; or a number
+    whose mean over data is not above it, so that costs in nats are upper bounds."""
+    how: str
+    """For those who read the figures: how it is computed."""
+
+
+EXACT = Exactness("exact", "exact")
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,11 @@ class HeadOptions(MemberOptions):
 
     models: ClassVar[LatentKind]
     """The latents it can describe."""
+
+    @property
+    def log_prob_is(self) -> Exactness:
+        """What kind of number the head's `log_prob` is; default: exact."""
+        return EXACT
 
 
 class Head(nn.Module, ABC):
@@ -66,7 +85,19 @@ class Head(nn.Module, ABC):
     def log_prob(
         self, hidden: Float[Tensor, "batch tokens width"], tokens: Tensor
     ) -> Float[Tensor, "batch tokens"]:
-        """log p(token given hidden) in nats per token; exact, float32."""
+        """log p(token given hidden) in nats per token, float32: what the options say it is.
+
+        Each number is a function of its own hidden state and token only.
+        """
+
+    def loss(
+        self, hidden: Float[Tensor, "batch tokens width"], tokens: Tensor
+    ) -> Float[Tensor, "batch tokens"]:
+        """What training minimises, per token; default: -`log_prob`.
+
+        Randomness comes from torch's global generator.
+        """
+        return -self.log_prob(hidden, tokens)
 
     @abstractmethod
     def sample(

@@ -2,8 +2,9 @@
 
     p(t given h) = softmax(W h + b)_t
 
-The embedding that reads codes into the transformer is a table of its own, not W: input and output
-play different parts, and at these sizes the table is small.
+The embedding that reads codes into the transformer is a table E of its own, or W itself (`tied`;
+Press & Wolf 2017, arXiv:1608.05859): half the parameters of the head, which are most of a prior's
+when the codebook is large. Codebooks of many thousands of codes: stages/heads/factorised.py.
 """
 
 from typing import ClassVar, Literal
@@ -22,10 +23,12 @@ __all__ = ["CategoricalHead", "CategoricalOptions"]
 
 
 class CategoricalOptions(HeadOptions):
-    """It has no numbers to choose: the alphabet is the codebook's."""
+    """Its alphabet is the codebook's."""
 
     kind: Literal["categorical"]
     models: ClassVar[LatentKind] = "codes"
+    tied: bool
+    """Whether codes are read by the weights that predict them."""
 
 
 class CategoricalHead(Head):
@@ -40,10 +43,14 @@ class CategoricalHead(Head):
         nn.init.normal_(self.embedding.weight, std=INITIAL_STD)
         nn.init.normal_(self.project_out.weight, std=INITIAL_STD)
         nn.init.zeros_(self.project_out.bias)
+        self.tied = options.tied
+        if self.tied:
+            # No second name for one tensor: files of weights hold each once.
+            del self.embedding
 
     def embed(self, tokens: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
         """Look up the vector of each code."""
-        return self.embedding(tokens)
+        return F.embedding(tokens, self.project_out.weight if self.tied else self.embedding.weight)
 
     def logits(self, hidden: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows num_codes"]:
         """Unnormalised log-probabilities of the codes, float32."""

@@ -5,12 +5,10 @@
 (Vaswani et al. 2017, arXiv:1706.03762, Eq. 1). Sampling token by token would compute the keys and
 values of the past again at every step; the cache keeps them, so a step costs one token.
 
-Queries and keys are root-mean-square normalised per head before the product (Henry et al. 2020,
+Queries and keys may be root-mean-square normalised per head before the product (Henry et al. 2020,
 arXiv:2010.04245; Dehghani et al. 2023, arXiv:2302.05442): logits are then bounded by
-gain * sqrt(d), and training does not blow up when they grow.
-
-Differs: no dropout on the attention weights, which would rule out the fused kernels; residual
-branches are dropped instead.
+gain * sqrt(d), and training does not blow up when they grow. They may be turned by their places
+(stages/nn/rotary.py); the cache keeps keys as they are compared, normalised and turned.
 """
 
 from dataclasses import dataclass
@@ -19,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from stages.nn.rotary import Rotations, rotated
+from stages.nn.transformer_options import TransformerSizeOptions
 
 __all__ = ["KeyValueCache", "SelfAttention"]
 
@@ -36,36 +37,51 @@ class KeyValueCache:
 class SelfAttention(nn.Module):
     """Multi-head causal self-attention with one fused projection for queries, keys and values."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, options: TransformerSizeOptions) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.head_dim = width // num_heads
+        width = options.width
+        self.num_heads = options.num_heads
+        self.head_dim = width // self.num_heads
+        self.dropout = options.attention_dropout
         self.project_in = nn.Linear(width, 3 * width, bias=False)
         self.project_out = nn.Linear(width, width, bias=False)
-        self.gain = nn.Parameter(torch.ones(2, 1, self.head_dim))
+        self.gain = (
+            nn.Parameter(torch.ones(2, 1, self.head_dim)) if options.query_key_norm else None
+        )
 
     def _queries_keys_values(
-        self, inputs: Float[Tensor, "batch tokens width"]
+        self, inputs: Float[Tensor, "batch tokens width"], rotations: Rotations | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Each (batch, heads, tokens, head_dim); queries and keys normalised together."""
         batch, tokens, _ = inputs.shape
         projected = self.project_in(inputs).view(batch, tokens, 3, self.num_heads, self.head_dim)
         values = projected[:, :, 2].transpose(1, 2)
-        normalised = F.rms_norm(projected[:, :, :2], (self.head_dim,)) * self.gain
+        compared = projected[:, :, :2]
+        if self.gain is not None:
+            compared = F.rms_norm(compared, (self.head_dim,)) * self.gain
         # Under autocast the gain would lift queries and keys above the precision of the values.
-        queries, keys = normalised.to(values.dtype).permute(2, 0, 3, 1, 4)
+        queries, keys = compared.to(values.dtype).permute(2, 0, 3, 1, 4)
+        if rotations is not None:
+            queries, keys = rotated(queries, rotations.queries), rotated(keys, rotations.keys)
         return queries, keys, values
 
     def forward(
-        self, inputs: Float[Tensor, "batch tokens width"]
+        self, inputs: Float[Tensor, "batch tokens width"], rotations: Rotations | None = None
     ) -> Float[Tensor, "batch tokens width"]:
         """Attend over a whole sequence."""
-        queries, keys, values = self._queries_keys_values(inputs)
-        mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        queries, keys, values = self._queries_keys_values(inputs, rotations)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(
+            queries, keys, values, dropout_p=dropout, is_causal=True
+        )
         return self.project_out(mixed.transpose(1, 2).flatten(2))
 
     def step(
-        self, inputs: Float[Tensor, "batch width"], cache: KeyValueCache, layer: int
+        self,
+        inputs: Float[Tensor, "batch width"],
+        cache: KeyValueCache,
+        layer: int,
+        rotations: Rotations | None = None,
     ) -> Float[Tensor, "batch width"]:
         """Attend from one new token to itself and to all those in the cache.
 
@@ -73,8 +89,9 @@ class SelfAttention(nn.Module):
             inputs: The token at position `cache.length`.
             cache: Receives the token's keys and values; its length is moved by the caller.
             layer: Which layer of the cache is this module's.
+            rotations: Of the one token.
         """
-        queries, keys, values = self._queries_keys_values(inputs.unsqueeze(1))
+        queries, keys, values = self._queries_keys_values(inputs.unsqueeze(1), rotations)
         now, seen = cache.length, cache.length + 1
         cache.keys[layer, :, :, now] = keys[:, :, 0]
         cache.values[layer, :, :, now] = values[:, :, 0]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["grids_of_row", "place_embeddings", "row_of_grids"]
+__all__ = ["GridShapes", "grids_of_row", "place_embeddings", "row_of_grids"]
 
 GridShapes = tuple[tuple[int, int], ...]
 # Axes without a name: grids of one list differ in shape.

@@ -8,7 +8,8 @@ Pre-norm blocks (Xiong et al. 2020, arXiv:2002.04745), root-mean-square norms (Z
 usual four-fold one. The projections that write into the residual stream start smaller by
 1/sqrt(2 layers), as in GPT-2: its variance at the start does not grow with depth.
 
-It maps vectors to vectors: tokens, positions and classes are its caller's business.
+It maps vectors to vectors: tokens, positions and classes are its caller's business. Dropout is of
+the inputs, of the attention weights, and of what either layer of a block adds: a number for each.
 """
 
 import math
@@ -19,8 +20,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stages.nn.attention import KeyValueCache, SelfAttention
+from stages.nn.rotary import Rotations
+from stages.nn.transformer_options import TransformerSizeOptions
 
-__all__ = ["INITIAL_STD", "Transformer"]
+__all__ = ["INITIAL_STD", "GatedFeedForward", "Transformer"]
 
 INITIAL_STD = 0.02
 """Standard deviation of new weights (GPT-2)."""
@@ -47,26 +50,34 @@ class GatedFeedForward(nn.Module):
 class Block(nn.Module):
     """Attention, then feed-forward, each on a normalised copy and added back."""
 
-    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, options: TransformerSizeOptions) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(width)
-        self.attention = SelfAttention(width, num_heads)
-        self.feed_forward_norm = nn.RMSNorm(width)
-        self.feed_forward = GatedFeedForward(width)
-        self.dropout = nn.Dropout(dropout)
+        self.attention_norm = nn.RMSNorm(options.width)
+        self.attention = SelfAttention(options)
+        self.residual_dropout = nn.Dropout(options.residual_dropout)
+        self.feed_forward_norm = nn.RMSNorm(options.width)
+        self.feed_forward = GatedFeedForward(options.width)
+        self.feed_forward_dropout = nn.Dropout(options.feed_forward_dropout)
 
     def forward(
-        self, inputs: Float[Tensor, "batch tokens width"]
+        self, inputs: Float[Tensor, "batch tokens width"], rotations: Rotations | None = None
     ) -> Float[Tensor, "batch tokens width"]:
         """A whole sequence."""
-        stream = inputs + self.dropout(self.attention(self.attention_norm(inputs)))
-        return stream + self.dropout(self.feed_forward(self.feed_forward_norm(stream)))
+        attended = self.attention(self.attention_norm(inputs), rotations)
+        stream = inputs + self.residual_dropout(attended)
+        fed = self.feed_forward(self.feed_forward_norm(stream))
+        return stream + self.feed_forward_dropout(fed)
 
     def step(
-        self, inputs: Float[Tensor, "batch width"], cache: KeyValueCache, layer: int
+        self,
+        inputs: Float[Tensor, "batch width"],
+        cache: KeyValueCache,
+        layer: int,
+        rotations: Rotations | None = None,
     ) -> Float[Tensor, "batch width"]:
         """One token, given the cache."""
-        stream = inputs + self.attention.step(self.attention_norm(inputs), cache, layer)
+        attended = self.attention.step(self.attention_norm(inputs), cache, layer, rotations)
+        stream = inputs + attended
         return stream + self.feed_forward(self.feed_forward_norm(stream))
 
 
@@ -75,17 +86,15 @@ class Transformer(nn.Module):
 
     Args:
         layers: Blocks.
-        width: Size of the residual stream; a multiple of `num_heads`.
-        num_heads: Attention heads.
-        dropout: Probability of dropping numbers of the inputs and of every residual branch.
+        options: Width, heads, dropout.
     """
 
-    def __init__(self, layers: int, width: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, layers: int, options: TransformerSizeOptions) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(width, num_heads, dropout) for _ in range(layers))
-        self.norm = nn.RMSNorm(width)
+        self.num_heads = options.num_heads
+        self.token_dropout = nn.Dropout(options.token_dropout)
+        self.blocks = nn.ModuleList(Block(options) for _ in range(layers))
+        self.norm = nn.RMSNorm(options.width)
         for name, parameter in self.named_parameters():
             if name.endswith("project_out.weight"):
                 nn.init.normal_(parameter, std=INITIAL_STD / math.sqrt(2 * layers))
@@ -93,12 +102,17 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=INITIAL_STD)
 
     def forward(
-        self, inputs: Float[Tensor, "batch tokens width"]
+        self, inputs: Float[Tensor, "batch tokens width"], rotations: Rotations | None = None
     ) -> Float[Tensor, "batch tokens width"]:
-        """Hidden state at every position, a function of the inputs up to and including it."""
-        stream = self.dropout(inputs)
+        """Hidden state at every position, a function of the inputs up to and including it.
+
+        Args:
+            inputs: One vector for every position.
+            rotations: Of every position; None: queries and keys are not turned.
+        """
+        stream = self.token_dropout(inputs)
         for block in self.blocks:
-            stream = block(stream)
+            stream = block(stream, rotations)
         return self.norm(stream)
 
     def new_cache(self, inputs: Float[Tensor, "batch width"], tokens: int) -> KeyValueCache:
@@ -111,11 +125,21 @@ class Transformer(nn.Module):
         )
 
     def step(
-        self, inputs: Float[Tensor, "batch width"], cache: KeyValueCache
+        self,
+        inputs: Float[Tensor, "batch width"],
+        cache: KeyValueCache,
+        rotations: Rotations | None = None,
     ) -> Float[Tensor, "batch width"]:
-        """Hidden state at the next position; equal to `forward` in evaluation mode."""
+        """Hidden state at the next position; equal to `forward` in evaluation mode.
+
+        Args:
+            inputs: The vector of the position.
+            cache: Of the positions before.
+            rotations: Of the whole sequence, as for `forward`.
+        """
         stream = inputs
+        here = None if rotations is None else rotations.at(cache.length)
         for layer, block in enumerate(self.blocks):
-            stream = block.step(stream, cache, layer)
+            stream = block.step(stream, cache, layer, here)
         cache.length += 1
         return self.norm(stream)

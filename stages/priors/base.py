@@ -6,8 +6,11 @@ channels, grid_height, grid_width). Log-probabilities are nats per image, of the
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,9 +18,24 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import MemberOptions
 from stages.core.shapes import Labels, Nats
-from stages.heads.base import HeadOptions, SamplerSettings
+from stages.heads.base import EXACT, Exactness, HeadOptions, SamplerSettings
+from stages.nn.schedules import Step
 
-__all__ = ["Prior", "PriorOptions", "refuse_settings"]
+__all__ = ["LatentsAndLabels", "Passes", "Prior", "PriorOptions", "refuse_settings"]
+
+LatentsAndLabels = tuple[Tensor, Labels | None]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How a prior without gradients wants to be shown the training latents."""
+
+    most: int
+    """Passes over all of them."""
+    draws: int
+    """Draws of every posterior that make up a pass."""
+    tolerance: float
+    """Gain in nats per image below which passes are over."""
 
 
 class PriorOptions(MemberOptions):
@@ -26,9 +44,13 @@ class PriorOptions(MemberOptions):
     models: ClassVar[tuple[LatentKind, ...]]
     """The latents it can model."""
     trainable: ClassVar[bool]
-    """Whether `train_prior` has anything to fit."""
+    """Whether gradient steps train it; others learn nothing, or in passes (`Prior.fit_pass`)."""
     has_head: ClassVar[bool]
     """Whether the `head` section describes its tokens."""
+
+    def log_prob_is(self, head: HeadOptions) -> Exactness:
+        """What kind of number `log_prob` is; default: what the head's is, exact without a head."""
+        return head.log_prob_is if self.has_head else EXACT
 
     def check_latents(self, spec: LatentSpec) -> None:
         """Refuse latents of a kind it cannot model; members may ask for more.
@@ -50,6 +72,8 @@ class Prior(nn.Module, ABC):
         spec: What it models.
         num_classes: Classes it can be conditioned on; 0: unconditional.
         noise_shape: Uniform(0, 1) numbers consumed per image when sampling: (tokens, per token).
+        log_prob_is: What kind of number `log_prob` is.
+        passes: How it learns by looking at the training latents; None: it does not.
 
     Raises:
         ParamsError: If the options say that it cannot model such latents.
@@ -58,28 +82,69 @@ class Prior(nn.Module, ABC):
     spec: LatentSpec
     num_classes: int
     noise_shape: tuple[int, int]
+    passes: Passes | None = None
+    log_prob_is: Exactness
 
     @abstractmethod
     def __init__(self, options: Any, head: HeadOptions, spec: LatentSpec, num_classes: int) -> None:
         super().__init__()
         options.check_latents(spec)
         self.spec = spec
+        self.log_prob_is = options.log_prob_is(head)
 
     @abstractmethod
     def log_prob(self, latents: Tensor, labels: Labels | None) -> Nats:
-        """log p(latents given labels), exact; labels None: without conditioning."""
+        """log p(latents given labels); labels None: without conditioning.
+
+        `log_prob_is` says whether it is exact. Each number is a function of its own row only.
+        """
 
     @abstractmethod
-    def loss(self, latents: Tensor, labels: Labels | None) -> Float[Tensor, ""]:
-        """Training loss: mean nats per token, with label dropout where the options ask for it.
+    def loss(
+        self, latents: Tensor, labels: Labels | None, step: Step | None = None
+    ) -> Float[Tensor, ""]:
+        """Training loss, with label dropout where the options ask for it.
+
+        Mean nats per token where `log_prob` is exact; other priors say what it is.
 
         Randomness comes from torch's global generator, which the training loop points at the
         stream of the step.
+
+        Args:
+            latents: As stored, drawn where they are posteriors.
+            labels: Class of each image.
+            step: Where schedules stand; None: as after the last step.
         """
 
-    def forward(self, latents: Tensor, labels: Labels | None) -> Float[Tensor, ""]:
+    def forward(
+        self, latents: Tensor, labels: Labels | None, step: Step | None = None
+    ) -> Float[Tensor, ""]:
         """The training loss: what `torch.compile` and data-parallel wrappers call."""
-        return self.loss(latents, labels)
+        return self.loss(latents, labels, step)
+
+    @torch.no_grad()
+    def start_from_data(
+        self, latents: Tensor, labels: Labels | None, generator: torch.Generator
+    ) -> None:
+        """Before the first pass of a prior that learns in passes; default: no-op.
+
+        Args:
+            latents: As many of the training split as fit in memory, evenly spaced.
+            labels: Their classes.
+            generator: Source of every draw.
+        """
+
+    @torch.no_grad()
+    def fit_pass(self, batches: Iterable[LatentsAndLabels]) -> float:
+        """Learn from one pass over the training split, without a gradient.
+
+        Args:
+            batches: All of it, in pieces; the same latents at every pass.
+
+        Returns:
+            -log p of them before the pass, mean nats per image.
+        """
+        raise AssertionError("only a prior with `passes` is shown any")
 
     @abstractmethod
     def sample(

@@ -29,6 +29,7 @@ from stages.core.sections import load_member
 from stages.core.shapes import Codes, Labels, Nats
 from stages.heads.base import Head, HeadOptions, SamplerSettings
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
+from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD, Transformer
 from stages.nn.transformer_options import TransformerSizeOptions
 from stages.priors.base import Prior, PriorOptions
@@ -86,8 +87,8 @@ class DepthTransformerPrior(Prior):
         self.heads = nn.ModuleList(
             load_member(Head, head.kind)(head, level, width) for _ in spec.parts
         )
-        self.spatial = Transformer(options.layers, width, options.num_heads, options.dropout)
-        self.depth = Transformer(options.depth_layers, width, options.num_heads, options.dropout)
+        self.spatial = Transformer(options.layers, options)
+        self.depth = Transformer(options.depth_layers, options)
         self.class_embedding = nn.Embedding(num_classes + 1, width)
         self.row_position = nn.Parameter(torch.empty(rows, 1, width))
         self.column_position = nn.Parameter(torch.empty(1, columns, width))
@@ -105,7 +106,9 @@ class DepthTransformerPrior(Prior):
         """log p(latents given labels) in nats per image, exact; None: under 'no class'."""
         return self._log_prob(latents, classes_of(labels, self.num_classes, latents))
 
-    def loss(self, latents: Codes, labels: Labels | None) -> Float[Tensor, ""]:
+    def loss(
+        self, latents: Codes, labels: Labels | None, step: Step | None = None
+    ) -> Float[Tensor, ""]:
         """Mean nats per code, some labels replaced by 'no class'."""
         classes = classes_of(labels, self.num_classes, latents)
         classes = drop_classes(classes, self.num_classes, self.label_dropout)

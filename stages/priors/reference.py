@@ -21,6 +21,7 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.shapes import Labels, Nats
 from stages.heads.base import HeadOptions, SamplerSettings
 from stages.nn.posteriors import family_of
+from stages.nn.schedules import Step
 from stages.priors.base import Prior, PriorOptions, refuse_settings
 
 __all__ = ["ReferenceOptions", "ReferencePrior"]
@@ -61,6 +62,7 @@ class ReferencePrior(Prior):
         self,
         latents: Float[Tensor, "batch channels grid_height grid_width"],
         labels: Labels | None,
+        step: Step | None = None,
     ) -> Float[Tensor, ""]:
         """Mean nats per token; nothing to learn from it."""
         return -self.log_prob(latents, labels).mean() / self.spec.tokens

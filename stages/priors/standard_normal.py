@@ -19,6 +19,7 @@ from stages.core.errors import ParamsError
 from stages.core.shapes import Labels, Nats
 from stages.heads.base import HeadOptions, SamplerSettings
 from stages.nn.inverse_cdf import normal_from_uniform
+from stages.nn.schedules import Step
 from stages.priors.base import Prior, PriorOptions, refuse_settings
 
 __all__ = ["StandardNormalOptions", "StandardNormalPrior"]
@@ -72,6 +73,7 @@ class StandardNormalPrior(Prior):
         self,
         latents: Float[Tensor, "batch channels grid_height grid_width"],
         labels: Labels | None,
+        step: Step | None = None,
     ) -> Float[Tensor, ""]:
         """Mean nats per token; nothing to learn from it."""
         return -self.log_prob(latents, labels).mean() / self.spec.tokens

@@ -2,23 +2,27 @@
 
     p(z given y) = prod_t p(z_t given z_<t, y),    t along the rows of the grid, left to right
 
-Position t of the transformer reads token t - 1 (the class at t = 0) plus the learned place of the
-cell it is to predict, row and column added; where a row holds several grids of codes, also which of
-them (stages/nn/code_grids.py). The head turns its hidden state into p(z_t given ...). The
-likelihood is exact, whatever the head: softmax over codes (taming-transformers, Esser et al. 2021,
-arXiv:2012.09841; LlamaGen, Sun et al. 2024, arXiv:2406.06525) or a density over continuous cells
-(GIVT, Tschannen et al. 2023, arXiv:2312.02116).
+Position t of the transformer reads token t - 1 (the class at t = 0) and is told the place of the
+cell it is to predict (stages/nn/positions.py); rows may hold several grids of codes
+(stages/nn/code_grids.py). The head turns its hidden state into p(z_t given ...): softmax over
+codes (taming-transformers, Esser et al. 2021, arXiv:2012.09841; LlamaGen, Sun et al. 2024,
+arXiv:2406.06525), a density over continuous cells (GIVT, Tschannen et al. 2023, arXiv:2312.02116),
+or something to draw from whose density is bounded or integrated (MAR, Li et al. 2024,
+arXiv:2406.11838). The likelihood is as exact as the head's.
 
-Classes, 'no class', label dropout and guidance: stages/nn/class_labels.py.
+Classes, 'no class', label dropout and guidance: stages/nn/class_labels.py. Training may go through
+the tokens in random orders first (stages/nn/orders.py); likelihoods and samples are in raster order
+in any case.
 
-Differs: positions are learned per row and per column, not rotary: grids have one size here.
+Differs: rotary positions turn a query by the place of the cell it is to predict, not by that of the
+token it was read from.
 """
 
 from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
@@ -26,7 +30,9 @@ from stages.core.sections import load_member
 from stages.core.shapes import Labels, Nats
 from stages.heads.base import Head, HeadOptions, SamplerSettings
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
-from stages.nn.code_grids import place_embeddings
+from stages.nn.orders import draw_orders, random_share
+from stages.nn.positions import LearnedPositions, Order, RotaryPositions
+from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD, Transformer
 from stages.nn.transformer_options import TransformerSizeOptions
 from stages.priors.base import Prior, PriorOptions
@@ -35,13 +41,42 @@ __all__ = ["TransformerOptions", "TransformerPrior"]
 
 
 class TransformerOptions(TransformerSizeOptions, PriorOptions):
-    """Size and regularisation."""
+    """Size, regularisation, places and order."""
 
     kind: Literal["transformer"]
     models: ClassVar[tuple[LatentKind, ...]] = ("codes", "continuous")
     trainable: ClassVar[bool] = True
     has_head: ClassVar[bool] = True
     layers: int = Field(gt=0)
+    positions: Literal["learned", "rotary"]
+    """Whether places are learned vectors or rotations of queries and keys."""
+    order: Literal["raster", "random_to_raster"]
+    """Of the tokens while training."""
+    random_until: int = Field(ge=0)
+    """Steps in which every order is random; 0 with order raster."""
+    raster_from: int = Field(ge=0)
+    """Step from which every order is raster, above `random_until`; 0 with order raster."""
+
+    @model_validator(mode="after")
+    def _rotations_come_in_pairs(self) -> "TransformerOptions":
+        head_dim = self.width // self.num_heads
+        if self.positions == "rotary" and head_dim % 4:
+            raise ValueError(
+                "width / num_heads must be a multiple of 4 with positions rotary (pairs of numbers "
+                f"for rows and for columns); got {self.width} / {self.num_heads} = {head_dim}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _orders_end_in_raster(self) -> "TransformerOptions":
+        steps = f"random_until {self.random_until} and raster_from {self.raster_from}"
+        if self.order == "raster" and (self.random_until or self.raster_from):
+            raise ValueError(
+                f"random_until and raster_from must be 0 with order raster; got {steps}"
+            )
+        if self.order == "random_to_raster" and self.random_until >= self.raster_from:
+            raise ValueError(f"random_until must be below raster_from; got {steps}")
+        return self
 
 
 class TransformerPrior(Prior):
@@ -55,44 +90,51 @@ class TransformerPrior(Prior):
         self.label_dropout = options.label_dropout
         self.head = load_member(Head, head.kind)(head, spec, options.width)
         self.noise_shape = (spec.tokens, self.head.noise_dim)
-        self.transformer = Transformer(
-            options.layers, options.width, options.num_heads, options.dropout
-        )
+        self.transformer = Transformer(options.layers, options)
         self.class_embedding = nn.Embedding(num_classes + 1, options.width)
+        nn.init.normal_(self.class_embedding.weight, std=INITIAL_STD)
+        any_order = options.order == "random_to_raster"
+        self.anneal = (options.random_until, options.raster_from) if any_order else None
         grids = spec.parts or ((spec.grid_height, spec.grid_width),)
-        rows, columns = (max(sizes) for sizes in zip(*grids, strict=True))
-        self.row_position = nn.Parameter(torch.empty(rows, 1, options.width))
-        self.column_position = nn.Parameter(torch.empty(1, columns, options.width))
-        learned = [self.class_embedding.weight, self.row_position, self.column_position]
-        if spec.parts:
-            self.part_position = nn.Parameter(torch.empty(len(spec.parts), options.width))
-            learned.append(self.part_position)
-        for parameter in learned:
-            nn.init.normal_(parameter, std=INITIAL_STD)
+        self.positions = (
+            RotaryPositions(grids, options.width, options.width // options.num_heads)
+            if options.positions == "rotary"
+            else LearnedPositions(grids, options.width, any_order=any_order)
+        )
 
     def log_prob(self, latents: Tensor, labels: Labels | None) -> Nats:
-        """log p(latents given labels) in nats per image, exact; None: under 'no class'."""
+        """log p(latents given labels) in nats per image; None: under 'no class'."""
         classes = classes_of(labels, self.num_classes, latents)
-        return self._log_prob_per_token(latents, classes).sum(dim=1)
+        tokens = self._tokens(latents)
+        return self.head.log_prob(self.hidden(tokens, classes), tokens).sum(dim=1)
 
-    def loss(self, latents: Tensor, labels: Labels | None) -> Float[Tensor, ""]:
-        """Mean nats per token, some labels replaced by 'no class'."""
+    def loss(
+        self, latents: Tensor, labels: Labels | None, step: Step | None = None
+    ) -> Float[Tensor, ""]:
+        """The head's loss, mean over tokens, some labels replaced by 'no class'."""
         classes = classes_of(labels, self.num_classes, latents)
         classes = drop_classes(classes, self.num_classes, self.label_dropout)
-        return -self._log_prob_per_token(latents, classes).mean()
+        tokens, order = self._tokens(latents), None
+        if self.anneal is not None:
+            share = random_share(step, *self.anneal)
+            order = draw_orders(*tokens.shape[:2], share, tokens.device)
+            tokens = tokens[torch.arange(len(tokens), device=order.device).unsqueeze(1), order]
+        return self.head.loss(self.hidden(tokens, classes, order), tokens).mean()
 
     def hidden(
-        self, tokens: Tensor, classes: Int[Tensor, " batch"]
+        self, tokens: Tensor, classes: Int[Tensor, " batch"], order: Order | None = None
     ) -> Float[Tensor, "batch tokens width"]:
         """The state that predicts each token from those before it.
 
         Args:
-            tokens: As the head takes them, in raster order; the last one is not looked at.
+            tokens: As the head takes them, in their order; the last one is not looked at.
             classes: Class of each image; `num_classes` means 'no class'.
+            order: Which cells the tokens are of; None: raster.
         """
         first = self.class_embedding(classes).unsqueeze(1)
         inputs = torch.cat([first, self.head.embed(tokens[:, :-1])], dim=1)
-        return self.transformer(inputs + self._positions())
+        told = self.positions.told(order)
+        return self.transformer(inputs + told, self.positions.rotations(order))
 
     @torch.no_grad()
     def sample(
@@ -112,27 +154,15 @@ class TransformerPrior(Prior):
         )
         inputs = self.class_embedding(classes)
         cache = self.transformer.new_cache(inputs, self.spec.tokens)
+        places, rotations = self.positions.told(None)[0], self.positions.rotations(None)
         tokens = []
-        for position, numbers in zip(self._positions(), uniforms.unbind(dim=1), strict=True):
-            hidden = self.transformer.step(inputs + position, cache)
+        for place, numbers in zip(places, uniforms.unbind(dim=1), strict=True):
+            hidden = self.transformer.step(inputs + place, cache, rotations)
             conditional, unconditional = hidden.chunk(2) if guided else (hidden, None)
             tokens.append(self.head.sample(conditional, unconditional, numbers, settings))
             inputs = self.head.embed(tokens[-1].unsqueeze(1)).squeeze(1)
             inputs = torch.cat([inputs, inputs]) if guided else inputs
         return self._grid(torch.stack(tokens, dim=1))
-
-    def _log_prob_per_token(
-        self, latents: Tensor, classes: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch tokens"]:
-        tokens = self._tokens(latents)
-        return self.head.log_prob(self.hidden(tokens, classes), tokens)
-
-    def _positions(self) -> Float[Tensor, "tokens width"]:
-        if self.spec.parts:
-            return place_embeddings(
-                self.row_position, self.column_position, self.part_position, self.spec.parts
-            )
-        return (self.row_position + self.column_position).flatten(0, 1)
 
     def _tokens(self, latents: Tensor) -> Tensor:
         # The two grid axes are last in both kinds; channels go behind the tokens.

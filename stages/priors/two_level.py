@@ -28,6 +28,7 @@ from stages.heads.base import Head, HeadOptions, SamplerSettings
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.code_grids import grids_of_row, row_of_grids
 from stages.nn.residual import residual_blocks
+from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD, Transformer
 from stages.nn.transformer_options import TransformerSizeOptions
 from stages.priors.base import Prior, PriorOptions
@@ -96,7 +97,9 @@ class TwoLevelPrior(Prior):
         """log p(coarse given labels) + log p(fine given coarse, labels), nats per image, exact."""
         return self._log_prob(latents, classes_of(labels, self.num_classes, latents))
 
-    def loss(self, latents: Codes, labels: Labels | None) -> Float[Tensor, ""]:
+    def loss(
+        self, latents: Codes, labels: Labels | None, step: Step | None = None
+    ) -> Float[Tensor, ""]:
         """Mean nats per code over both grids, some labels replaced by 'no class'."""
         classes = classes_of(labels, self.num_classes, latents)
         classes = drop_classes(classes, self.num_classes, self.label_dropout)
@@ -153,7 +156,7 @@ class _Level(nn.Module):
         super().__init__()
         self.spec = spec
         self.head: Any = load_member(Head, head.kind)(head, spec, options.width)
-        self.transformer = Transformer(layers, options.width, options.num_heads, options.dropout)
+        self.transformer = Transformer(layers, options)
         self.class_embedding = nn.Embedding(num_classes + 1, options.width)
         self.row_position = nn.Parameter(torch.empty(spec.grid_height, 1, options.width))
         self.column_position = nn.Parameter(torch.empty(1, spec.grid_width, options.width))

@@ -14,6 +14,7 @@ from torch import Tensor
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.shapes import Codes, Labels, Nats
 from stages.heads.base import HeadOptions, SamplerSettings
+from stages.nn.schedules import Step
 from stages.priors.base import Prior, PriorOptions, refuse_settings
 
 __all__ = ["UniformOptions", "UniformPrior"]
@@ -44,7 +45,9 @@ class UniformPrior(Prior):
         rate = self.spec.tokens * math.log(self.spec.num_codes)
         return torch.full((len(latents),), -rate, device=latents.device)
 
-    def loss(self, latents: Codes, labels: Labels | None) -> Float[Tensor, ""]:
+    def loss(
+        self, latents: Codes, labels: Labels | None, step: Step | None = None
+    ) -> Float[Tensor, ""]:
         """log K nats per token; a constant."""
         return -self.log_prob(latents, labels).mean() / self.spec.tokens
 

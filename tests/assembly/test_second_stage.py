@@ -15,21 +15,14 @@ from stages.bottlenecks.base import LatentSpec
 from stages.core.artifacts import new_artifact, write_json
 from stages.core.errors import ArtifactError, ParamsError
 from stages.core.sections import parse_params
+from tests.priors.sections import TRANSFORMER
 
 SPEC = LatentSpec("codes", 2, 3, num_codes=5)
-TRANSFORMER = {
-    "kind": "transformer",
-    "layers": 1,
-    "width": 8,
-    "num_heads": 2,
-    "dropout": 0.1,
-    "label_dropout": 0.1,
-}
 CPU = torch.device("cpu")
 
 
 def params(prior=TRANSFORMER):
-    raw = {"prior": prior, "head": {"kind": "categorical"}}
+    raw = {"prior": prior, "head": {"kind": "categorical", "tied": False}}
     return parse_params(SecondStageParams, raw, source="params.yaml", strict=True)
 
 
@@ -80,7 +73,7 @@ def test_a_damaged_prior_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda config: config["sections"]["prior"].update(width=16),
+        lambda config: config["sections"]["prior"].update(width=32),
         lambda config: config["sections"]["prior"].update(kind="of_tomorrow"),
         lambda config: config["spec"].update(depth=3),
         lambda config: config.pop("latents"),

@@ -28,6 +28,7 @@ from stages.stores.latents import open_latents
 from stages.stores.prepared import PreparedWriter, open_prepared
 from tests.backbones.examples import conv
 from tests.objectives.examples import ELBO
+from tests.priors.sections import TRANSFORMER
 
 IMAGE = ImageShape(channels=1, height=8, width=12)
 COUNTS = {"train": 23, "validation": 5, "test": 17}
@@ -46,15 +47,8 @@ CODES: dict[str, Any] = {
         "kmeans_vectors": 64,
     },
     "likelihood": {"kind": "discretized_logistic", "num_mixtures": 2, "channels": "independent"},
-    "prior": {
-        "kind": "transformer",
-        "layers": 1,
-        "width": 8,
-        "num_heads": 2,
-        "dropout": 0.0,
-        "label_dropout": 0.0,
-    },
-    "head": {"kind": "categorical"},
+    "prior": TRANSFORMER | {"layers": 1, "width": 8, "label_dropout": 0.0},
+    "head": {"kind": "categorical", "tied": False},
 }
 CONTINUOUS: dict[str, Any] = {
     "bottleneck": {"kind": "gaussian", "layout": "spatial", "channels": 2},

@@ -10,6 +10,7 @@ from stages.core.errors import ParamsError
 from stages.core.sections import validate
 from stages.heads.base import HeadOptions, SamplerSettings
 from stages.heads.categorical import CategoricalHead, CategoricalOptions
+from stages.heads.factorised import FactorisedHead, FactorisedOptions
 from stages.heads.mixture import DiagonalMixture, MixtureHead, MixtureOptions
 
 WIDTH = 6
@@ -23,8 +24,14 @@ def settings(**changes):
 
 def categorical():
     torch.manual_seed(0)
-    head = CategoricalHead(CategoricalOptions(kind="categorical"), CODES, WIDTH)
+    head = CategoricalHead(CategoricalOptions(kind="categorical", tied=False), CODES, WIDTH)
     return loud(head)
+
+
+def factorised(num_codes=6, first=2):
+    torch.manual_seed(0)
+    spec = LatentSpec("codes", 2, 3, num_codes=num_codes)
+    return loud(FactorisedHead(FactorisedOptions(kind="factorised", first=first), spec, WIDTH))
 
 
 def mixture(channels=2, components=3, candidates=4):
@@ -55,7 +62,7 @@ def chi_square_passes(counts, probabilities, level=1e-4):
 
 @pytest.mark.parametrize(("kind", "stored"), [("categorical", "continuous"), ("mixture", "codes")])
 def test_a_head_refuses_latents_it_cannot_describe(kind, stored):
-    values = {"kind": kind}
+    values = {"kind": kind} | ({"tied": False} if kind == "categorical" else {})
     if kind == "mixture":
         values |= {"components": 2, "std_floor": 0.1, "guidance_candidates": 2}
     options = validate(HeadOptions.of_kind(kind), values, source="params.yaml")
@@ -101,6 +108,72 @@ def test_categorical_guidance_mixes_log_probabilities():
         rows(with_class, count), rows(without, count), uniforms, settings(guidance=0.0)
     )
     assert torch.equal(drawn, head.sample(rows(without, count), None, uniforms, MODEL))
+
+
+def test_tied_codes_are_read_by_the_weights_that_predict_them():
+    options = CategoricalOptions(kind="categorical", tied=True)
+    head = loud(CategoricalHead(options, CODES, WIDTH))
+    codes = torch.tensor([[4, 0, 3]])
+    assert torch.equal(head.embed(codes), head.project_out.weight[codes])
+    assert {name for name, _ in head.named_parameters()} == {
+        "project_out.weight",
+        "project_out.bias",
+    }
+
+
+@pytest.mark.parametrize("first", [2, 3])
+def test_probabilities_of_both_parts_of_all_codes_sum_to_one(first):
+    head = factorised(first=first)
+    hidden = torch.randn(1, 1, WIDTH).expand(1, 6, WIDTH)
+    probabilities = head.log_prob(hidden, torch.arange(6)[None]).exp()
+    assert probabilities.sum().item() == pytest.approx(1)
+    # The second part depends on the first: the table is no outer product.
+    table = probabilities.view(first, -1)
+    independent = table.sum(1, keepdim=True) * table.sum(0)
+    assert (table - independent).abs().max() > 1e-3
+
+
+def test_sampled_codes_of_two_parts_have_the_probabilities_of_the_head():
+    head, count = factorised(), 20_000
+    hidden = torch.randn(WIDTH)
+    drawn = head.sample(rows(hidden, count), None, torch.rand(count, 2), MODEL)
+    probabilities = head.log_prob(rows(hidden, 6)[None], torch.arange(6)[None])[0].exp().detach()
+    assert chi_square_passes(torch.bincount(drawn, minlength=6), probabilities)
+
+
+def test_guidance_acts_on_both_parts():
+    head, count = factorised(), 20_000
+    with_class, without = torch.randn(WIDTH), torch.randn(WIDTH)
+    drawn = head.sample(
+        rows(with_class, count),
+        rows(without, count),
+        torch.rand(count, 2),
+        settings(guidance=2.0),
+    )
+
+    def guided(logits):
+        return (2 * logits[0].log_softmax(-1) - logits[1].log_softmax(-1)).softmax(-1)
+
+    both, expected = (with_class, without), []
+    firsts = guided([head.first_logits(hidden) for hidden in both])
+    for first, probability in enumerate(firsts):
+        index = torch.tensor(first)
+        seconds = guided([head.second_logits(hidden, index) for hidden in both])
+        expected.append(probability * seconds)
+    assert chi_square_passes(torch.bincount(drawn, minlength=6), torch.cat(expected).detach())
+
+
+def test_a_cut_must_leave_whole_parts():
+    for num_codes, first in ((6, 4), (6, 6)):
+        with pytest.raises(ParamsError, match=f"head.first: must divide .* got {first} of 6"):
+            factorised(num_codes, first)
+
+
+def test_a_large_codebook_costs_two_small_tables():
+    head = factorised(num_codes=2**18, first=2**9)
+    assert sum(parameter.numel() for parameter in head.parameters()) < 2**16
+    tokens = torch.tensor([[0, 2**18 - 1, 123_456]])
+    assert head.log_prob(torch.randn(1, 3, WIDTH), tokens).isfinite().all()
 
 
 def test_mixture_density_equals_torch_distributions():
@@ -213,7 +286,11 @@ def test_mixture_guidance_0_is_the_unconditional_density():
     assert chi_square_passes(counts[kept], probabilities[kept] / probabilities[kept].sum())
 
 
-@pytest.mark.parametrize("head", [categorical(), mixture()], ids=["categorical", "mixture"])
+@pytest.mark.parametrize(
+    "head",
+    [categorical(), factorised(), mixture()],
+    ids=["categorical", "factorised", "mixture"],
+)
 @pytest.mark.parametrize("guided", [False, True])
 def test_a_draw_depends_on_its_own_row_only(head, guided):
     hidden, other = torch.randn(8, WIDTH), torch.randn(8, WIDTH) if guided else None

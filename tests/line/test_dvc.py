@@ -61,7 +61,7 @@ def test_temperature_runs_sample_and_evaluate_only(line):
 
 
 def test_a_prior_parameter_runs_neither_autoencoder_nor_encode(line):
-    line.change(prior={"dropout": 0.0})
+    line.change(prior={"token_dropout": 0.0})
     assert ran(line.dvc("repro")) == ["train_prior", "sample", "evaluate"]
 
 

@@ -164,7 +164,10 @@ def test_weights_far_from_one_are_summed_without_loss():
 @pytest.mark.parametrize("scale", [1.0, 0.3, 6.0])
 def test_the_second_stages_prior_in_stored_units_gives_the_same_weights(scale):
     model, images = LinearGaussian(displaced=0.3), some_images(4)
-    options, head = ReferenceOptions(kind="reference"), CategoricalOptions(kind="categorical")
+    options, head = (
+        ReferenceOptions(kind="reference"),
+        CategoricalOptions(kind="categorical", tied=False),
+    )
     prior = ReferencePrior(options, head, spec(scale), num_classes=0)
     weigh = two_stage_log_weights(model, prior, spec(scale))
     expected = torch.cat([model.log_weights(images, None, 1, stream(i)) for i in range(2)])
@@ -179,7 +182,10 @@ def test_a_prior_that_is_better_gives_a_better_bound():
         def log_prob(self, latents, labels):
             return super().log_prob(latents / 2, labels) - 2 * math.log(2)
 
-    options, head = ReferenceOptions(kind="reference"), CategoricalOptions(kind="categorical")
+    options, head = (
+        ReferenceOptions(kind="reference"),
+        CategoricalOptions(kind="categorical", tied=False),
+    )
     model, images, draws = LinearGaussian(widened=0.8), some_images(1), 50
     prior = Wide(options, head, spec(0.5), num_classes=0)
     weigh = two_stage_log_weights(model, prior, spec(0.5))

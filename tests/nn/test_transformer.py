@@ -4,14 +4,20 @@ import pytest
 import torch
 
 from stages.nn.transformer import Transformer
+from stages.nn.transformer_options import TransformerSizeOptions
+from tests.priors.sections import BLOCKS
 
 BATCH, TOKENS, WIDTH = 2, 7, 12
+
+
+def options(**changes):
+    return TransformerSizeOptions(**{**BLOCKS, **changes})
 
 
 @pytest.fixture
 def transformer():
     torch.manual_seed(0)
-    network = Transformer(layers=3, width=WIDTH, num_heads=4, dropout=0.3)
+    network = Transformer(3, options(width=WIDTH, num_heads=4, token_dropout=0.3))
     for parameter in network.parameters():
         # Weights as large as trained ones: at the start every branch is almost silent.
         parameter.data.add_(0.3 * torch.randn_like(parameter))
@@ -60,7 +66,7 @@ def test_residual_variance_at_the_start_does_not_grow_with_depth():
     torch.manual_seed(0)
     spread = {}
     for layers in (2, 16):
-        network = Transformer(layers, width=64, num_heads=4, dropout=0.0)
+        network = Transformer(layers, options(width=64, num_heads=4))
         stream = torch.randn(2, 5, 64)
         for block in network.blocks:
             stream = block(stream)

@@ -14,7 +14,7 @@ from stages.heads.categorical import CategoricalOptions
 from stages.priors.standard_normal import StandardNormalOptions, StandardNormalPrior
 from stages.priors.uniform import UniformOptions, UniformPrior
 
-HEAD = CategoricalOptions(kind="categorical")
+HEAD = CategoricalOptions(kind="categorical", tied=False)
 SCALE = 2.5
 
 

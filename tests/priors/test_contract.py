@@ -18,6 +18,7 @@ from stages.core.errors import ParamsError
 from stages.core.sections import parse_params
 from stages.heads.base import SamplerSettings
 from stages.priors.base import PriorOptions
+from tests.priors.sections import BLOCKS, TRANSFORMER
 
 KINDS = sorted(
     path.stem
@@ -31,7 +32,7 @@ SPECS = {
     "continuous": LatentSpec("continuous", 2, 3, channels=4, scale=1.7),
 }
 HEADS = {
-    "codes": {"kind": "categorical"},
+    "codes": {"kind": "categorical", "tied": False},
     "continuous": {
         "kind": "mixture",
         "components": 3,
@@ -39,11 +40,27 @@ HEADS = {
         "guidance_candidates": 2,
     },
 }
-_SIZES = {"width": 16, "num_heads": 2, "dropout": 0.0, "label_dropout": 0.1}
 PRIORS = {
-    "depth_transformer": {"layers": 2, "depth_layers": 1, **_SIZES},
-    "transformer": {"layers": 2, **_SIZES},
-    "two_level": {"coarse_layers": 1, "fine_layers": 2, "context_blocks": 1, **_SIZES},
+    "depth_transformer": {"layers": 2, "depth_layers": 1, **BLOCKS},
+    "gaussian_mixture": {
+        "components": 3,
+        "covariance": "full",
+        "per_class": True,
+        "covariance_floor": 1e-3,
+        "kmeans_iterations": 2,
+        "draws": 1,
+        "max_passes": 2,
+        "tolerance": 0.0,
+    },
+    "pixel_cnn": {
+        "layers": 2,
+        "width": 12,
+        "kernel_size": 3,
+        "dropout": 0.0,
+        "label_dropout": 0.1,
+    },
+    "transformer": TRANSFORMER,
+    "two_level": {"coarse_layers": 1, "fine_layers": 2, "context_blocks": 1, **BLOCKS},
 }
 NUM_CLASSES, COUNT = 7, 3
 MODEL = SamplerSettings(temperature=1.0, top_k=0, top_p=1.0, guidance=1.0)

@@ -13,7 +13,7 @@ from stages.heads.categorical import CategoricalOptions
 from stages.priors.reference import ReferenceOptions, ReferencePrior
 from stages.priors.standard_normal import StandardNormalOptions, StandardNormalPrior
 
-HEAD = CategoricalOptions(kind="categorical")
+HEAD = CategoricalOptions(kind="categorical", tied=False)
 SCALE = 2.5
 FAMILIES = {
     "gaussian": ((), Normal(0.0, 1.0)),

@@ -13,17 +13,24 @@ from stages.heads.base import SamplerSettings
 from stages.heads.categorical import CategoricalOptions
 from stages.heads.mixture import MixtureOptions
 from stages.priors.transformer import TransformerOptions, TransformerPrior
+from tests.priors.sections import TRANSFORMER
 
 NUM_CLASSES = 2
 HEIGHT, WIDTH, CODES = 1, 4, 3
-OPTIONS = {
-    "kind": "transformer",
-    "layers": 2,
-    "width": 12,
-    "num_heads": 3,
-    "dropout": 0.0,
-    "label_dropout": 0.1,
+OPTIONS = {**TRANSFORMER, "width": 12, "num_heads": 3}
+VARIANTS = {
+    "learned": {},
+    "rotary": {"positions": "rotary"},
+    "any_order": {"order": "random_to_raster", "random_until": 3, "raster_from": 7},
+    "rotary_any_order": {
+        "positions": "rotary",
+        "order": "random_to_raster",
+        "random_until": 3,
+        "raster_from": 7,
+    },
+    "plain_attention": {"query_key_norm": False},
 }
+every_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 MODEL = SamplerSettings(temperature=1.0, top_k=0, top_p=1.0, guidance=1.0)
 MIXTURE = MixtureOptions(kind="mixture", components=2, std_floor=0.1, guidance_candidates=3)
 
@@ -38,7 +45,7 @@ def build(stored="codes", num_classes=NUM_CLASSES, height=HEIGHT, width=WIDTH, *
         "codes": LatentSpec("codes", height, width, num_codes=CODES),
         "continuous": LatentSpec("continuous", height, width, channels=2),
     }[stored]
-    head = CategoricalOptions(kind="categorical") if stored == "codes" else MIXTURE
+    head = CategoricalOptions(kind="categorical", tied=False) if stored == "codes" else MIXTURE
     options = TransformerOptions(**{**OPTIONS, **changes})
     prior = TransformerPrior(options, head, spec, num_classes)
     for parameter in prior.parameters():
@@ -52,12 +59,13 @@ def all_grids():
     )
 
 
+@every_variant
 @pytest.mark.parametrize("label", [0, 1, None])
 @torch.no_grad()
-def test_probabilities_of_all_grids_sum_to_one(label):
+def test_probabilities_of_all_grids_sum_to_one(label, variant):
     grids = all_grids()
     labels = None if label is None else torch.full((len(grids),), label)
-    total = build().log_prob(grids, labels).double().exp().sum().item()
+    total = build(**variant).log_prob(grids, labels).double().exp().sum().item()
     assert total == pytest.approx(1, abs=1e-5)
 
 
@@ -77,10 +85,13 @@ def test_data_without_classes_have_the_one_distribution():
     assert prior.log_prob(grids, None).double().exp().sum().item() == pytest.approx(1, abs=1e-5)
 
 
-def test_logits_do_not_depend_on_the_token_they_predict_or_on_later_ones():
-    prior = build("continuous", height=2, width=3)
+@every_variant
+def test_logits_do_not_depend_on_the_token_they_predict_or_on_later_ones(variant):
+    prior = build("continuous", height=2, width=3, **variant)
     tokens = torch.randn(2, 6, 2, requires_grad=True)
-    hidden = prior.hidden(tokens, torch.tensor([0, 1]))
+    # In an order of each image's own where the prior can: the past is what came before in it.
+    order = torch.stack([torch.randperm(6), torch.randperm(6)]) if "order" in variant else None
+    hidden = prior.hidden(tokens, torch.tensor([0, 1]), order)
     for position in range(6):
         [gradient] = torch.autograd.grad(
             hidden[:, position].square().sum(), tokens, retain_graph=True, materialize_grads=True
@@ -89,10 +100,56 @@ def test_logits_do_not_depend_on_the_token_they_predict_or_on_later_ones():
         assert (gradient[:, :position].abs().amax(dim=2) > 0).all()
 
 
+@every_variant
+@torch.no_grad()
+def test_an_order_is_a_factorisation_of_its_own_that_sums_to_one(variant):
+    """Every order sums to one; raster, given as an order, is what `log_prob` takes."""
+    prior, grids = build(**variant), all_grids().flatten(1)
+    classes = torch.ones(len(grids), dtype=torch.int64)
+    scores = []
+    for places in ([0, 1, 2, 3], [2, 0, 3, 1]):
+        order = torch.tensor(places).expand(len(grids), 4)
+        tokens = grids.gather(1, order)
+        hidden = prior.hidden(tokens, classes, order)
+        scores.append(prior.head.log_prob(hidden, tokens).sum(dim=1))
+        assert scores[-1].double().exp().sum().item() == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(scores[0], prior.log_prob(all_grids(), classes))
+    assert (scores[0] - scores[1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("variant", ["any_order", "rotary_any_order"])
+def test_training_goes_from_random_orders_to_raster(variant, monkeypatch):
+    prior, count = build(height=2, width=3, **VARIANTS[variant]), 400
+    seen = []
+    hidden = prior.hidden
+
+    def remember(tokens, classes, order):
+        seen.append((tokens, order))
+        return hidden(tokens, classes, order)
+
+    monkeypatch.setattr(prior, "hidden", remember)
+    codes, labels = torch.randint(0, CODES, (count, 2, 3)), torch.zeros(count, dtype=torch.int64)
+    shares = []
+    for step in (0.0, 3.0, 5.0, 7.0, 9.0):
+        prior.loss(codes, labels, torch.tensor(step))
+        tokens, order = seen[-1]
+        assert torch.equal(order.sort(dim=1).values, torch.arange(6).expand(count, 6))
+        assert torch.equal(tokens, codes.flatten(1).gather(1, order))
+        shares.append((order != torch.arange(6)).any(dim=1).double().mean().item())
+    # One permutation of 720 is raster; five standard errors of 400 coins are 0.125.
+    assert min(shares[:2]) > 0.97 and shares[2] == pytest.approx(0.5, abs=0.125)
+    assert shares[3:] == [0.0, 0.0]
+    prior.loss(codes, labels)
+    assert torch.equal(seen[-1][1], torch.arange(6).expand(count, 6))
+
+
+@every_variant
 @pytest.mark.parametrize("stored", ["codes", "continuous"])
 @pytest.mark.parametrize("guidance", [1.0, 1.5])
-def test_cached_sampling_sees_the_states_of_the_full_forward(stored, guidance, monkeypatch):
-    prior = build(stored, height=2, width=3)
+def test_cached_sampling_sees_the_states_of_the_full_forward(
+    stored, guidance, variant, monkeypatch
+):
+    prior = build(stored, height=2, width=3, **variant)
     labels = torch.tensor([0, 1, 1, 0])
     seen = []
     draw = prior.head.sample
@@ -161,7 +218,7 @@ def test_label_dropout_shows_no_class_as_often_as_asked(monkeypatch):
     prior = build(label_dropout=0.3)
     seen = []
     hidden = prior.hidden
-    monkeypatch.setattr(prior, "hidden", lambda t, c: seen.append(c) or hidden(t, c))
+    monkeypatch.setattr(prior, "hidden", lambda t, c, o: seen.append(c) or hidden(t, c, o))
     labels = torch.zeros(4000, dtype=torch.int64)
     torch.manual_seed(1)
     prior.loss(torch.zeros(4000, HEIGHT, WIDTH, dtype=torch.int64), labels)
@@ -184,6 +241,22 @@ def test_it_learns_a_distribution_it_is_shown():
         optimizer.step()
     nats = -prior.eval().log_prob(grids, labels).detach()
     torch.testing.assert_close(nats, torch.tensor([0.0, 0.0, 0.693, 0.693]), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positions": "rotary", "num_heads": 6}, "multiple of 4 with positions rotary .* 12 / 6"),
+        ({"raster_from": 5}, "must be 0 with order raster; got random_until 0 and raster_from 5"),
+        (
+            {"order": "random_to_raster", "random_until": 5, "raster_from": 5},
+            "random_until must be below raster_from",
+        ),
+    ],
+)
+def test_places_and_orders_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(ParamsError, match=message):
+        validate(TransformerOptions, {**OPTIONS, **changes}, source="params.yaml")
 
 
 def test_width_must_be_a_multiple_of_the_heads():

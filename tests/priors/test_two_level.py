@@ -13,14 +13,15 @@ from stages.heads.base import SamplerSettings
 from stages.heads.categorical import CategoricalHead, CategoricalOptions
 from stages.nn.code_grids import grids_of_row, row_of_grids
 from stages.priors.base import Prior, PriorOptions
+from tests.priors.sections import BLOCKS, TRANSFORMER
 
 NUM_CLASSES, WIDTH = 2, 12
 LEVELS, STACK = ((1, 2), (2, 2)), ((1, 2), (1, 2), (1, 2))
-SIZES = {"width": WIDTH, "num_heads": 3, "dropout": 0.0, "label_dropout": 0.1}
+SIZES = {**BLOCKS, "width": WIDTH, "num_heads": 3}
 OPTIONS = {
     "two_level": {"coarse_layers": 2, "fine_layers": 1, "context_blocks": 1, **SIZES},
     "depth_transformer": {"layers": 2, "depth_layers": 1, **SIZES},
-    "transformer": {"layers": 2, **SIZES},
+    "transformer": {**TRANSFORMER, **SIZES},
 }
 CASES = [
     ("two_level", LEVELS),
@@ -41,7 +42,7 @@ def build(kind, parts, num_classes=NUM_CLASSES, num_codes=2, **changes):
     torch.manual_seed(0)
     values = {"kind": kind, **OPTIONS[kind], **changes}
     options = validate(PriorOptions.of_kind(kind), values, source="params.yaml")
-    head = CategoricalOptions(kind="categorical")
+    head = CategoricalOptions(kind="categorical", tied=False)
     prior = load_member(Prior, kind)(options, head, spec_of(parts, num_codes), num_classes)
     for parameter in prior.parameters():
         parameter.data.add_(0.4 * torch.randn_like(parameter))

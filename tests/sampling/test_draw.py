@@ -15,6 +15,7 @@ from stages.priors.transformer import TransformerOptions, TransformerPrior
 from stages.priors.uniform import UniformOptions, UniformPrior
 from stages.sampling.draw import GROUP, Sampler, uniforms_of_images
 from stages.sampling.options import SamplingOptions
+from tests.priors.sections import TRANSFORMER
 
 OPTIONS = {
     "count": 10,
@@ -41,15 +42,13 @@ def prior(stored="codes", num_classes=3):
         "continuous": LatentSpec("continuous", 2, 3, channels=4),
     }[stored]
     head = {
-        "codes": CategoricalOptions(kind="categorical"),
+        "codes": CategoricalOptions(kind="categorical", tied=False),
         "continuous": MixtureOptions(
             kind="mixture", components=3, std_floor=0.1, guidance_candidates=4
         ),
     }[stored]
     network = TransformerPrior(
-        TransformerOptions(
-            kind="transformer", layers=2, width=16, num_heads=2, dropout=0.0, label_dropout=0.1
-        ),
+        TransformerOptions(**TRANSFORMER),
         head,
         spec,
         num_classes,
@@ -150,7 +149,7 @@ def test_settings_out_of_range_are_refused(changes):
 def test_a_prior_that_knows_no_classes_draws_without_them():
     uniform = UniformPrior(
         UniformOptions(kind="uniform"),
-        CategoricalOptions(kind="categorical"),
+        CategoricalOptions(kind="categorical", tied=False),
         LatentSpec("codes", 2, 3, num_codes=5),
         num_classes=3,
     )

@@ -24,6 +24,7 @@ from stages.training.prior_task import PriorTask
 from tests.backbones.examples import conv
 from tests.bottlenecks.examples import EXAMPLES
 from tests.objectives.examples import ELBO
+from tests.priors.sections import TRANSFORMER
 from tests.training.regression import options
 
 IMAGE = ImageShape(1, 8, 12)
@@ -36,7 +37,7 @@ COLLAPSE = {
     "stop": False,
 }
 HEADS = {
-    "codes": {"kind": "categorical"},
+    "codes": {"kind": "categorical", "tied": False},
     "continuous": {
         "kind": "mixture",
         "components": 2,
@@ -85,16 +86,23 @@ class Latents(LatentSplit):
         return LatentBatch(*parts, labels=self.classes[rows])
 
 
+NOISY = {
+    "layers": 1,
+    "width": 8,
+    "label_dropout": 0.2,
+    "token_dropout": 0.2,
+    "residual_dropout": 0.2,
+    "feed_forward_dropout": 0.2,
+    "attention_dropout": 0.2,
+    "order": "random_to_raster",
+    "random_until": 3,
+    "raster_from": 8,
+}
+
+
 def prior_task(kind):
     raw = {
-        "prior": {
-            "kind": "transformer",
-            "layers": 1,
-            "width": 8,
-            "num_heads": 2,
-            "dropout": 0.2,
-            "label_dropout": 0.2,
-        },
+        "prior": {**TRANSFORMER, **NOISY},
         "head": HEADS[kind],
     }
     spec = LatentSpec(kind, 2, 3, *((5, 0) if kind == "codes" else (0, 4)))
