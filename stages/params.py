@@ -120,6 +120,10 @@ def _guidance_has_what_it_needs(params: Params) -> None:
         )
 
 
+def _sampling_suits_the_latents(params: Params) -> None:
+    params.sampling.check_latents(_latent_spec(params).kind)
+
+
 def _adaptive_weights_need_a_graph(params: Params) -> None:
     adversary = params.adversary
     if adversary.weight and adversary.adaptive and params.train_autoencoder.compile:
@@ -134,6 +138,7 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _codes_fit_their_type,
     _prior_models_the_latents,
     _guidance_has_what_it_needs,
+    _sampling_suits_the_latents,
     _likelihood_suits_the_images,
     _adaptive_weights_need_a_graph,
 )

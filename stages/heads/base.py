@@ -1,8 +1,9 @@
 """The family of heads: p(token given hidden state), for codes or continuous cells."""
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,21 +12,64 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import MemberOptions
 
-__all__ = ["Head", "HeadOptions", "SamplerSettings"]
+__all__ = ["GuidanceSchedule", "Head", "HeadOptions", "SamplerSettings", "TokenDraw"]
+
+GuidanceSchedule = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How a token is drawn from its distribution."""
+    """How tokens are drawn from their distributions; as it stands: from the model itself."""
 
-    temperature: float
-    """Divides logits (codes, mixture weights), multiplies standard deviations; 1: the model's."""
-    top_k: int
+    temperature: float = 1.0
+    """Divides logits, of codes and of mixture weights."""
+    top_k: int = 0
     """Keep the k most probable codes or components; 0: all."""
-    top_p: float
+    top_p: float = 1.0
     """Keep the smallest set with at least this probability; 1: all."""
-    guidance: float
+    guidance: float = 1.0
     """Classifier-free: log p(t) + guidance (log p(t|class) - log p(t)); 1: none, 0: no class."""
+    min_p: float = 0.0
+    """Keep what is at least this times as probable as the most probable; 0: all."""
+    variance_temperature: float = 1.0
+    """Multiplies the standard deviations of numbers; codes have none."""
+    guidance_schedule: GuidanceSchedule = "constant"
+    """How guidance grows from 1 over the tokens: `at`."""
+    guidance_power: float = 1.0
+    """Exponent of the place in the sequence, before the schedule is applied."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Places in the sequence between which tokens are guided."""
+
+    def at(self, token: int, tokens: int) -> "SamplerSettings":
+        """The settings of one token: numbers only, for heads.
+
+            s = (token / tokens)^power
+            guidance of the token = 1 + (guidance - 1) r(s),   r = 1 | s | (1 - cos(pi s)) / 2
+
+        for the schedules constant, linear and cosine; 1 where token / tokens is not in
+        [start, end). The power of a cosine is that of RAR (Yu et al. 2024, arXiv:2411.00776,
+        `guidance_scale_pow` of its code), the interval that of Kynkaanniemi et al. 2024
+        (arXiv:2404.07724), there over noise levels.
+
+        Args:
+            token: Its number in the order of generation, from 0.
+            tokens: How many there are.
+        """
+        place = token / tokens
+        start, end = self.guidance_interval
+        guidance = self.guidance if start <= place < end else 1.0
+        if self.guidance_schedule != "constant":
+            grown = place**self.guidance_power
+            if self.guidance_schedule == "cosine":
+                grown = (1 - math.cos(math.pi * grown)) / 2
+            guidance = 1 + (guidance - 1) * grown
+        return replace(
+            self,
+            guidance=guidance,
+            guidance_schedule="constant",
+            guidance_power=1.0,
+            guidance_interval=(0.0, 1.0),
+        )
 
 
 class HeadOptions(MemberOptions):
@@ -82,8 +126,49 @@ class Head(nn.Module, ABC):
             hidden: State that predicts the token, given the class.
             unconditional: The same without the class; None when guidance is 1.
             uniforms: Numbers in (0, 1), `noise_dim` per row.
-            settings: Temperature, truncation, guidance.
+            settings: Those of this token (`SamplerSettings.at`): temperatures, truncation,
+                guidance.
 
         Returns:
             (batch,) int64 codes, or (batch, channels) numbers.
         """
+
+
+class TokenDraw:
+    """Draws the tokens of one pass, called once for each in the order of generation.
+
+    What differs from token to token is settled here, so that priors walk and heads draw.
+
+    Args:
+        settings: Of the whole sequence.
+        tokens: Its length.
+    """
+
+    def __init__(self, settings: SamplerSettings, tokens: int) -> None:
+        self.settings, self.tokens = settings, tokens
+        self.drawn = 0
+
+    def __call__(
+        self,
+        head: Head,
+        hidden: Float[Tensor, "rows width"],
+        uniforms: Float[Tensor, "batch noise_dim"],
+    ) -> Tensor:
+        """The next token of every image.
+
+        Args:
+            head: Draws it.
+            hidden: State that predicts it; twice as many rows as images in a guided pass, the
+                second half without the class.
+            uniforms: Numbers in (0, 1) of each image for this token.
+
+        Returns:
+            (batch,) int64 codes, or (batch, channels) numbers.
+        """
+        settings = self.settings.at(self.drawn, self.tokens)
+        self.drawn += 1
+        if len(hidden) == len(uniforms):
+            return head.sample(hidden, None, uniforms, settings)
+        conditional, unconditional = hidden.chunk(2)
+        guided = None if settings.guidance == 1 else unconditional
+        return head.sample(conditional, guided, uniforms, settings)

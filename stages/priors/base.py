@@ -97,18 +97,21 @@ class Prior(nn.Module, ABC):
 
 
 def refuse_settings(kind: str, settings: SamplerSettings) -> None:
-    """For priors without learned structure: guidance and truncation would mean nothing.
+    """For priors without learned structure: what chooses among classes or modes means nothing.
 
     Raises:
-        ParamsError: If guidance is not 1 or top-k or top-p would drop anything.
+        ParamsError: If guidance or temperature is not 1, or truncation would drop anything.
     """
     for name, value, neutral in (
+        ("temperature", settings.temperature, 1),
         ("guidance", settings.guidance, 1),
         ("top_k", settings.top_k, 0),
         ("top_p", settings.top_p, 1),
+        ("min_p", settings.min_p, 0),
     ):
         if value != neutral:
             raise ParamsError(
                 f"sampling.{name}: must be {neutral} with prior.kind {kind!r}, "
-                f"which has neither classes nor modes to choose; got {value}"
+                f"which has neither classes nor modes to choose; got {value} "
+                "(the spread of continuous latents is sampling.variance_temperature)"
             )

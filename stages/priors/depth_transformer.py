@@ -27,7 +27,7 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import load_member
 from stages.core.shapes import Codes, Labels, Nats
-from stages.heads.base import Head, HeadOptions, SamplerSettings
+from stages.heads.base import Head, HeadOptions, SamplerSettings, TokenDraw
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.transformer import INITIAL_STD, Transformer
 from stages.nn.transformer_options import TransformerSizeOptions
@@ -141,6 +141,7 @@ class DepthTransformerPrior(Prior):
         Raises:
             ParamsError: If guidance is asked for without classes or without label dropout.
         """
+        draw = TokenDraw(settings, self.spec.tokens)
         classes = rows_of_pass(
             labels, self.num_classes, self.label_dropout, settings.guidance, uniforms
         )
@@ -151,7 +152,7 @@ class DepthTransformerPrior(Prior):
         stacks = []
         for position, numbers in zip(self._positions(), by_cell, strict=True):
             cell = self.spatial.step(inputs + position, cache)
-            codes, inputs = self._sample_stack(cell, numbers, settings)
+            codes, inputs = self._sample_stack(cell, numbers, draw)
             stacks.append(codes)
         return torch.stack(stacks, dim=2).flatten(1).unsqueeze(1)
 
@@ -159,18 +160,16 @@ class DepthTransformerPrior(Prior):
         self,
         cell: Float[Tensor, "rows width"],
         uniforms: Float[Tensor, "batch depth noise_dim"],
-        settings: SamplerSettings,
+        draw: TokenDraw,
     ) -> tuple[Int[Tensor, "batch depth"], Float[Tensor, "rows width"]]:
         """The codes of one cell, and the sum of their embeddings for the next."""
-        guided = len(cell) > len(uniforms)
         cache = self.depth.new_cache(cell, len(self.heads))
         inputs, total, codes = cell, torch.zeros_like(cell), []
         for index, head in enumerate(self.heads):
             hidden = self.depth.step(inputs + self.depth_position[index], cache)
-            conditional, unconditional = hidden.chunk(2) if guided else (hidden, None)
-            codes.append(head.sample(conditional, unconditional, uniforms[:, index], settings))
+            codes.append(draw(head, hidden, uniforms[:, index]))
             embedded = head.embed(codes[-1].unsqueeze(1)).squeeze(1)
-            total = total + (torch.cat([embedded, embedded]) if guided else embedded)
+            total = total + embedded.repeat(len(cell) // len(uniforms), 1)
             inputs = total
         return torch.stack(codes, dim=1), total
 

@@ -5,8 +5,8 @@
 p_0 is the family's standard prior in the autoencoder's own units, to which its KL was taken:
 N(0, 1) of Gaussians, Laplace(0, 1), Gamma(a_0, rate_0), Beta(a_0, b_0) (stages/nn/posteriors.py).
 Nothing is learned: the baseline that shows the hole between prior and aggregate posterior. Each
-number is drawn by the inverse distribution function from one uniform number; temperature multiplies
-the standard deviation and leaves the mean, within what the family allows.
+number is drawn by the inverse distribution function from one uniform number; the variance
+temperature multiplies the standard deviation and leaves the mean, within what the family allows.
 
 Of Gaussians it is `standard_normal`.
 """
@@ -74,9 +74,9 @@ class ReferencePrior(Prior):
         """Quantiles of the standard prior, times the scale.
 
         Raises:
-            ParamsError: If guidance or truncation is asked for.
+            ParamsError: If temperature, guidance or truncation is asked for.
         """
         refuse_settings("reference", settings)
-        numbers = self.family.standard_from_uniform(uniforms, settings.temperature)
+        numbers = self.family.standard_from_uniform(uniforms, settings.variance_temperature)
         grid = (self.spec.grid_height, self.spec.grid_width)
         return (self.spec.scale * numbers).mT.unflatten(2, grid).contiguous()

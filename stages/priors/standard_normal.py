@@ -82,11 +82,11 @@ class StandardNormalPrior(Prior):
         uniforms: Float[Tensor, "batch tokens noise_dim"],
         settings: SamplerSettings,
     ) -> Float[Tensor, "batch channels grid_height grid_width"]:
-        """Normal numbers times scale and temperature.
+        """Normal numbers times scale and variance temperature.
 
         Raises:
-            ParamsError: If guidance or truncation is asked for.
+            ParamsError: If temperature, guidance or truncation is asked for.
         """
         refuse_settings("standard_normal", settings)
-        numbers = normal_from_uniform(uniforms) * (self.spec.scale * settings.temperature)
+        numbers = normal_from_uniform(uniforms) * (self.spec.scale * settings.variance_temperature)
         return numbers.mT.unflatten(2, (self.spec.grid_height, self.spec.grid_width)).contiguous()

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.sections import load_member
 from stages.core.shapes import Labels, Nats
-from stages.heads.base import Head, HeadOptions, SamplerSettings
+from stages.heads.base import Head, HeadOptions, SamplerSettings, TokenDraw
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.code_grids import place_embeddings
 from stages.nn.transformer import INITIAL_STD, Transformer
@@ -106,7 +106,7 @@ class TransformerPrior(Prior):
         Raises:
             ParamsError: If guidance is asked for without classes or without label dropout.
         """
-        guided = settings.guidance != 1
+        draw = TokenDraw(settings, self.spec.tokens)
         classes = rows_of_pass(
             labels, self.num_classes, self.label_dropout, settings.guidance, uniforms
         )
@@ -115,10 +115,9 @@ class TransformerPrior(Prior):
         tokens = []
         for position, numbers in zip(self._positions(), uniforms.unbind(dim=1), strict=True):
             hidden = self.transformer.step(inputs + position, cache)
-            conditional, unconditional = hidden.chunk(2) if guided else (hidden, None)
-            tokens.append(self.head.sample(conditional, unconditional, numbers, settings))
+            tokens.append(draw(self.head, hidden, numbers))
             inputs = self.head.embed(tokens[-1].unsqueeze(1)).squeeze(1)
-            inputs = torch.cat([inputs, inputs]) if guided else inputs
+            inputs = inputs.repeat(len(classes) // len(inputs), 1)
         return self._grid(torch.stack(tokens, dim=1))
 
     def _log_prob_per_token(

@@ -24,7 +24,7 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import load_member
 from stages.core.shapes import Codes, Labels, Nats
-from stages.heads.base import Head, HeadOptions, SamplerSettings
+from stages.heads.base import Head, HeadOptions, SamplerSettings, TokenDraw
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.code_grids import grids_of_row, row_of_grids
 from stages.nn.residual import residual_blocks
@@ -114,15 +114,15 @@ class TwoLevelPrior(Prior):
         Raises:
             ParamsError: If guidance is asked for without classes or without label dropout.
         """
-        guided = settings.guidance != 1
+        draw = TokenDraw(settings, self.spec.tokens)
         classes = rows_of_pass(
             labels, self.num_classes, self.label_dropout, settings.guidance, uniforms
         )
         tokens = self.coarse.spec.tokens
-        coarse = self.coarse.sample(classes, uniforms[:, :tokens], settings, None)
+        coarse = self.coarse.sample(classes, uniforms[:, :tokens], draw, None)
         context = self.context(coarse)
-        context = torch.cat([context, context]) if guided else context
-        fine = self.fine.sample(classes, uniforms[:, tokens:], settings, context)
+        context = context.repeat(len(classes) // len(context), 1, 1)
+        fine = self.fine.sample(classes, uniforms[:, tokens:], draw, context)
         return row_of_grids([coarse, fine])
 
     def context(self, coarse: Codes) -> Context:
@@ -172,20 +172,18 @@ class _Level(nn.Module):
         self,
         classes: Int[Tensor, " rows"],
         uniforms: Float[Tensor, "batch tokens noise_dim"],
-        settings: SamplerSettings,
+        draw: TokenDraw,
         context: Float[Tensor, "rows tokens width"] | None,
     ) -> Codes:
         """Codes drawn one by one; twice as many rows as images: the second half has no class."""
-        guided = len(classes) > len(uniforms)
         inputs = self.class_embedding(classes)
         cache = self.transformer.new_cache(inputs, self.spec.tokens)
         told, codes = self._told(context), []
         for index, numbers in enumerate(uniforms.unbind(dim=1)):
             hidden = self.transformer.step(inputs + told[:, index], cache)
-            conditional, unconditional = hidden.chunk(2) if guided else (hidden, None)
-            codes.append(self.head.sample(conditional, unconditional, numbers, settings))
+            codes.append(draw(self.head, hidden, numbers))
             inputs = self.head.embed(codes[-1].unsqueeze(1)).squeeze(1)
-            inputs = torch.cat([inputs, inputs]) if guided else inputs
+            inputs = inputs.repeat(len(classes) // len(inputs), 1)
         return torch.stack(codes, dim=1).unflatten(1, (self.spec.grid_height, self.spec.grid_width))
 
     def _told(self, context: Context | None) -> Float[Tensor, "_ tokens width"]:

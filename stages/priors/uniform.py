@@ -54,10 +54,10 @@ class UniformPrior(Prior):
         uniforms: Float[Tensor, "batch tokens noise_dim"],
         settings: SamplerSettings,
     ) -> Codes:
-        """Codes floor(K u); temperature changes nothing in a uniform distribution.
+        """Codes floor(K u).
 
         Raises:
-            ParamsError: If guidance or truncation is asked for.
+            ParamsError: If temperature, guidance or truncation is asked for.
         """
         refuse_settings("uniform", settings)
         codes = (uniforms[:, :, 0] * self.spec.num_codes).long().clamp(max=self.spec.num_codes - 1)

@@ -59,7 +59,8 @@ class Sampler:
         num_classes: Classes the decoder looks at; a prior may know none itself.
 
     Raises:
-        ParamsError: If the options ask for classes or guidance that the prior does not have.
+        ParamsError: If the options ask for classes or guidance that the prior does not have, or for
+            a variance that its latents do not have.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Sampler:
         num_classes: int = 0,
     ) -> None:
         self.prior, self.decode, self.options, self.device = prior, decode, options, device
+        options.check_latents(prior.spec.kind)
         self.classes = options.classes_for(max(prior.num_classes, num_classes))
 
     def draw(self, start: int, stop: int) -> Drawn:

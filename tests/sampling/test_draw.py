@@ -26,6 +26,13 @@ OPTIONS = {
     "pixels": "mean",
     "guidance": 1.5,
     "batch_size": 4,
+    "min_p": 0.0,
+    "variance_temperature": 1.0,
+    "guidance_schedule": "constant",
+    "guidance_power": 1.0,
+    "guidance_interval": [0.0, 1.0],
+    "rejection_tries": 1,
+    "rejection_threshold": 1.0,
 }
 CPU = torch.device("cpu")
 
