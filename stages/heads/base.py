@@ -5,14 +5,15 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import MemberOptions
 
-__all__ = ["GuidanceSchedule", "Head", "HeadOptions", "SamplerSettings", "TokenDraw"]
+__all__ = ["GuidanceSchedule", "Head", "HeadOptions", "KnownTokens", "SamplerSettings", "TokenDraw"]
 
 GuidanceSchedule = Literal["constant", "linear", "cosine"]
 
@@ -134,18 +135,43 @@ class Head(nn.Module, ABC):
         """
 
 
+@dataclass(frozen=True)
+class KnownTokens:
+    """Tokens that are given and not drawn, in the order of generation."""
+
+    tokens: Tensor
+    """As a head takes them; where the mask is False they are not looked at."""
+    mask: Bool[Tensor, "batch tokens"]
+    """True: given."""
+
+    @property
+    def come_first(self) -> bool:
+        """Whether no given token of any image comes after one to be drawn."""
+        return not (self.mask[:, 1:] & ~self.mask[:, :-1]).any()
+
+
 class TokenDraw:
     """Draws the tokens of one pass, called once for each in the order of generation.
 
     What differs from token to token is settled here, so that priors walk and heads draw.
 
+    Attributes:
+        log_weight: log p(known tokens, each given all before it and the class), nats per image, of
+            the model itself; complete when the pass is.
+
     Args:
         settings: Of the whole sequence.
         tokens: Its length.
+        known: Tokens that take the place of what is drawn; None: all are drawn.
     """
 
-    def __init__(self, settings: SamplerSettings, tokens: int) -> None:
-        self.settings, self.tokens = settings, tokens
+    log_weight: Tensor | None
+
+    def __init__(
+        self, settings: SamplerSettings, tokens: int, known: KnownTokens | None = None
+    ) -> None:
+        self.settings, self.tokens, self.known = settings, tokens, known
+        self.log_weight = None if known is None else torch.zeros(len(known.mask))
         self.drawn = 0
 
     def __call__(
@@ -166,9 +192,21 @@ class TokenDraw:
             (batch,) int64 codes, or (batch, channels) numbers.
         """
         settings = self.settings.at(self.drawn, self.tokens)
-        self.drawn += 1
-        if len(hidden) == len(uniforms):
-            return head.sample(hidden, None, uniforms, settings)
-        conditional, unconditional = hidden.chunk(2)
+        conditional, unconditional = hidden, None
+        if len(hidden) > len(uniforms):
+            conditional, unconditional = hidden.chunk(2)
         guided = None if settings.guidance == 1 else unconditional
-        return head.sample(conditional, guided, uniforms, settings)
+        token = head.sample(conditional, guided, uniforms, settings)
+        if self.known is not None:
+            token = self._known_or(token, head, conditional)
+        self.drawn += 1
+        return token
+
+    def _known_or(
+        self, drawn: Tensor, head: Head, conditional: Float[Tensor, "batch width"]
+    ) -> Tensor:
+        assert self.known is not None and self.log_weight is not None
+        given, mask = self.known.tokens[:, self.drawn], self.known.mask[:, self.drawn]
+        nats = head.log_prob(conditional.unsqueeze(1), given.unsqueeze(1)).squeeze(1)
+        self.log_weight = self.log_weight.to(nats) + nats.masked_fill(~mask, 0)
+        return torch.where(mask.view(-1, *[1] * (drawn.dim() - 1)), given, drawn)

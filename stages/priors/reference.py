@@ -21,7 +21,14 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.shapes import Labels, Nats
 from stages.heads.base import HeadOptions, SamplerSettings
 from stages.nn.posteriors import family_of
-from stages.priors.base import Prior, PriorOptions, refuse_settings
+from stages.priors.base import (
+    Completion,
+    KnownLatents,
+    Prior,
+    PriorOptions,
+    completion_of_independent_cells,
+    refuse_settings,
+)
 
 __all__ = ["ReferenceOptions", "ReferencePrior"]
 
@@ -80,3 +87,13 @@ class ReferencePrior(Prior):
         numbers = self.family.standard_from_uniform(uniforms, settings.variance_temperature)
         grid = (self.spec.grid_height, self.spec.grid_width)
         return (self.spec.scale * numbers).mT.unflatten(2, grid).contiguous()
+
+    def complete(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+        known: KnownLatents,
+    ) -> Completion:
+        """Draws beside the known cells, which tell them nothing."""
+        return completion_of_independent_cells(self.sample(labels, uniforms, settings), known)

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.sections import load_member
 from stages.core.shapes import Labels, Nats
-from stages.heads.base import Head, HeadOptions, SamplerSettings, TokenDraw
+from stages.heads.base import Head, HeadOptions, KnownTokens, SamplerSettings, TokenDraw
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.code_grids import place_embeddings
 from stages.nn.transformer import INITIAL_STD, Transformer
 from stages.nn.transformer_options import TransformerSizeOptions
-from stages.priors.base import Prior, PriorOptions
+from stages.priors.base import Completion, KnownLatents, Prior, PriorOptions
 
 __all__ = ["TransformerOptions", "TransformerPrior"]
 
@@ -94,7 +94,6 @@ class TransformerPrior(Prior):
         inputs = torch.cat([first, self.head.embed(tokens[:, :-1])], dim=1)
         return self.transformer(inputs + self._positions())
 
-    @torch.no_grad()
     def sample(
         self,
         labels: Labels | None,
@@ -106,9 +105,35 @@ class TransformerPrior(Prior):
         Raises:
             ParamsError: If guidance is asked for without classes or without label dropout.
         """
-        draw = TokenDraw(settings, self.spec.tokens)
+        return self._walk(labels, uniforms, TokenDraw(settings, self.spec.tokens))
+
+    def complete(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+        known: KnownLatents,
+    ) -> Completion:
+        """Exact where the known cells come before all others in raster order.
+
+        Raises:
+            ParamsError: As for `sample`.
+        """
+        given = KnownTokens(self._tokens(known.latents), known.mask.flatten(1))
+        draw = TokenDraw(settings, self.spec.tokens, given)
+        latents = self._walk(labels, uniforms, draw)
+        assert draw.log_weight is not None
+        return Completion(latents, draw.log_weight, exact=given.come_first)
+
+    @torch.no_grad()
+    def _walk(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        draw: TokenDraw,
+    ) -> Tensor:
         classes = rows_of_pass(
-            labels, self.num_classes, self.label_dropout, settings.guidance, uniforms
+            labels, self.num_classes, self.label_dropout, draw.settings.guidance, uniforms
         )
         inputs = self.class_embedding(classes)
         cache = self.transformer.new_cache(inputs, self.spec.tokens)

@@ -24,13 +24,13 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import load_member
 from stages.core.shapes import Codes, Labels, Nats
-from stages.heads.base import Head, HeadOptions, SamplerSettings, TokenDraw
+from stages.heads.base import Head, HeadOptions, KnownTokens, SamplerSettings, TokenDraw
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.code_grids import grids_of_row, row_of_grids
 from stages.nn.residual import residual_blocks
 from stages.nn.transformer import INITIAL_STD, Transformer
 from stages.nn.transformer_options import TransformerSizeOptions
-from stages.priors.base import Prior, PriorOptions
+from stages.priors.base import Completion, KnownLatents, Prior, PriorOptions
 
 __all__ = ["TwoLevelOptions", "TwoLevelPrior"]
 
@@ -102,7 +102,6 @@ class TwoLevelPrior(Prior):
         classes = drop_classes(classes, self.num_classes, self.label_dropout)
         return -self._log_prob(latents, classes).mean() / self.spec.tokens
 
-    @torch.no_grad()
     def sample(
         self,
         labels: Labels | None,
@@ -114,9 +113,35 @@ class TwoLevelPrior(Prior):
         Raises:
             ParamsError: If guidance is asked for without classes or without label dropout.
         """
-        draw = TokenDraw(settings, self.spec.tokens)
+        return self._walk(labels, uniforms, TokenDraw(settings, self.spec.tokens))
+
+    def complete(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+        known: KnownLatents,
+    ) -> Completion:
+        """Exact where the known cells come first: coarse ones in raster order, then fine ones.
+
+        Raises:
+            ParamsError: As for `sample`.
+        """
+        given = KnownTokens(known.latents.flatten(1), known.mask.flatten(1))
+        draw = TokenDraw(settings, self.spec.tokens, given)
+        latents = self._walk(labels, uniforms, draw)
+        assert draw.log_weight is not None
+        return Completion(latents, draw.log_weight, exact=given.come_first)
+
+    @torch.no_grad()
+    def _walk(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        draw: TokenDraw,
+    ) -> Codes:
         classes = rows_of_pass(
-            labels, self.num_classes, self.label_dropout, settings.guidance, uniforms
+            labels, self.num_classes, self.label_dropout, draw.settings.guidance, uniforms
         )
         tokens = self.coarse.spec.tokens
         coarse = self.coarse.sample(classes, uniforms[:, :tokens], draw, None)

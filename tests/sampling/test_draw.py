@@ -85,7 +85,7 @@ def test_images_do_not_depend_on_the_batch_they_are_drawn_in(stored):
     draws = sampler(stored)
     count = GROUP + 7
     whole = fields(draws.draw(0, count))
-    assert [len(values) for values in whole] == [count] * 4
+    assert [len(values) for values in whole] == [count] * 6
     for batch_size in (1, 3, 7):
         for start in (0, 5, GROUP - 1, GROUP):
             part = fields(draws.draw(start, min(start + batch_size, count)))
