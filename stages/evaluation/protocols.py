@@ -35,10 +35,23 @@ def protocol_of_test(line: Line, rows: np.ndarray, seed: int) -> Protocol:
 
 
 def protocol_of_samples(line: Line, reference_n: int) -> Protocol:
-    """Of figures about samples, held against so many test images."""
+    """Of figures about samples, held against so many test images.
+
+    Where the judge let the samples pass, what it then says of them is no independent opinion: the
+    protocol says so, and names the judge among the parts.
+    """
     samples = line.samples
-    return _protocol(line, "samples", reference_n, samples.labels).also(
-        sampler=SamplerRecord.of(samples.artifact.about["sampling"])
+    about = samples.artifact.about
+    protocol = _protocol(line, "samples", reference_n, samples.labels).also(
+        sampler=SamplerRecord.of(about["sampling"])
+    )
+    if about["judge"] is None:
+        return protocol
+    tries = about["sampling"]["rejection_tries"]
+    return protocol.also(
+        images=f"samples, each chosen by the judge among up to {tries} candidates",
+        parts={**protocol.parts, "judge": about["judge"]},
+        independence="none of this judge: it chose the samples",
     )
 
 
