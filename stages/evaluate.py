@@ -8,7 +8,6 @@ latents.csv, per_class.csv and per_factor.csv where classes and factors are know
 report.html, which holds all of it in one file.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import Field
@@ -22,6 +21,7 @@ from stages.evaluation.line import open_line
 from stages.evaluation.options import EvaluateOptions
 from stages.evaluation.pictures import draw_pictures
 from stages.evaluation.report import line_params, write_report
+from stages.metrics.figure import write_figures
 
 __all__ = ["EvaluateOptions"]
 
@@ -44,7 +44,7 @@ def evaluate(params: Params, run: Run) -> None:
     judgement = judge_line(line, params.evaluate, params.seed, run, device)
     digests = {name: artifact.digest for name, artifact in line.artifacts.items()}
     with new_artifact(OUTPUT, "metrics", {"made_from": digests}) as folder:
-        write_figures(folder, judgement)
+        write_judgement(folder, judgement)
         pictures = draw_pictures(folder, line, judgement, params.evaluate, device)
         sections = {**line_params(line), "evaluate": params.evaluate.model_dump(mode="json")}
         write_report(folder / "report.html", judgement, pictures, sections, digests)
@@ -55,11 +55,11 @@ def evaluate(params: Params, run: Run) -> None:
         run.tracker.log_file(OUTPUT / name)
 
 
-def write_figures(folder: Path, judgement: Judgement) -> None:
+def write_judgement(folder: Path, judgement: Judgement) -> None:
     """Write the figures for programs: JSON and CSV."""
     figures = judgement.figures
     write_json(folder / "metrics.json", {name: f.value for name, f in figures.items()})
-    write_json(folder / "figures.json", {name: asdict(f) for name, f in figures.items()})
+    write_figures(folder / "figures.json", figures)
     judgement.profile.to_csv(folder / "latents.csv", index=False)
     if judgement.per_class is not None:
         judgement.per_class.to_csv(folder / "per_class.csv", index=False)

@@ -84,12 +84,13 @@ class Comparison:
         """Of the queried test images to their nearest training images, ascending."""
         return self.neighbours.distances[self.num_queries :].cpu()
 
-    def figures(self, of_test: Protocol, of_samples: Protocol) -> list[Figure]:
+    def figures(self, of_test: Protocol, of_samples: Protocol, of_train: Protocol) -> list[Figure]:
         """All comparisons.
 
         Args:
-            of_test: Protocol of figures about real images and their reconstructions.
-            of_samples: The same with the settings of the sampler.
+            of_test: Protocol of figures about test images and their reconstructions.
+            of_samples: Of those about samples, with the settings of the sampler.
+            of_train: Of those about training images.
         """
         name, moments = f"frechet_{self.judge.name}", self.moments
         test = moments["test"]
@@ -99,11 +100,9 @@ class Comparison:
                 f"reconstruction_{name}",
                 moments["reconstructions"],
                 test,
-                {**of_test, "images": "reconstructions of the reference images themselves"},
+                of_test.also(images="reconstructions of the reference images themselves"),
             ),
-            frechet_figure(
-                f"{name}_floor", moments["train"], test, {**of_test, "images": "training split"}
-            ),
+            frechet_figure(f"{name}_floor", moments["train"], test, of_train),
             memorisation_figure(self.sample_distances[:, 0], self.test_distances[:, 0], of_samples),
         ]
         return [*result, *self._accuracies(of_test, of_samples)]

@@ -12,8 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.assembly.judge import Judge
-from stages.core.intensities import ROUNDING_RULE
 from stages.core.stage import Run
 from stages.evaluation.comparison import Comparison
 from stages.evaluation.factors import TITLE as FACTORS
@@ -21,8 +19,14 @@ from stages.evaluation.factors import judge_factors
 from stages.evaluation.line import Line
 from stages.evaluation.observe import chunks, evenly_spaced, observe_test
 from stages.evaluation.options import EvaluateOptions
+from stages.evaluation.protocols import (
+    judged_by,
+    protocol_of_samples,
+    protocol_of_test,
+    protocol_of_train,
+)
 from stages.evaluation.weighing import weigh_test
-from stages.metrics.base import Figure, Metric, Protocol
+from stages.metrics.base import Figure, Metric
 from stages.metrics.codes import CodeUsage
 from stages.metrics.latents import LatentActivity
 from stages.metrics.likelihood import TwoStageLikelihood
@@ -86,22 +90,22 @@ def judge_line(
     _see_samples(line, comparison, options)
     run.raise_if_stopped()
     _see_train(line, comparison, options)
-    groups = {metric.title: metric.figures(_of_test(line, seed)) for metric in metrics}
-    groups[TwoStageLikelihood.title] += weigh_test(
-        line, options, seed, run, device, _of_test(line, seed)
-    )
+    of_test = protocol_of_test(line, rows, seed)
+    groups = {metric.title: metric.figures(of_test) for metric in metrics}
+    groups[TwoStageLikelihood.title] += weigh_test(line, options, seed, run, device, of_test)
     factors = judge_factors(
         line.prepared.split("test"),
         line.latents.split("test"),
         options.factor_images,
         seed,
-        _of_test(line, seed),
+        of_test,
     )
     if factors is not None:
         groups[FACTORS] = factors.figures
     groups["Samples"] = comparison.figures(
-        {**_of_test(line, seed), **_of_judge(line.judge)},
-        {**_of_samples(line), **_of_judge(line.judge)},
+        judged_by(line.judge, of_test),
+        judged_by(line.judge, protocol_of_samples(line, len(rows))),
+        judged_by(line.judge, protocol_of_train(line, len(rows), options)),
     )
     per_factor = None if factors is None else factors.table
     return _judgement(line, groups, metrics, comparison, per_factor)
@@ -138,40 +142,6 @@ def _see_train(line: Line, comparison: Comparison, options: EvaluateOptions) -> 
     every = evenly_spaced(len(train), options.max_images)
     for rows in chunks(every, options.batch_size, "training split"):
         comparison.see_train(torch.from_numpy(np.array(train[rows])), rows)
-
-
-def _of_test(line: Line, seed: int) -> Protocol:
-    conditioned = line.second_stage.prior.num_classes > 0
-    return {
-        "reference_split": "test",
-        "images": "test split",
-        "rounding": ROUNDING_RULE,
-        "resize": "none",
-        "prior_given": "class" if conditioned else "nothing",
-        "log_prior": line.second_stage.prior.log_prob_is.how,
-        "seed": seed,
-        "autoencoder": line.first_stage.artifact.digest,
-        "prior": line.second_stage.artifact.digest,
-    }
-
-
-def _of_samples(line: Line) -> Protocol:
-    return {
-        "reference_split": "test",
-        "images": "samples",
-        "rounding": ROUNDING_RULE,
-        "resize": "none",
-        "sampler": line.samples.artifact.about["sampling"],
-        "samples": line.samples.artifact.digest,
-    }
-
-
-def _of_judge(judge: Judge) -> Protocol:
-    return {
-        "extractor": f"convolutional classifier taught {judge.config.taught}, penultimate layer",
-        "extractor_digest": judge.artifact.digest,
-        "extractor_test_accuracy": judge.test_accuracy,
-    }
 
 
 def _judgement(

@@ -80,7 +80,7 @@ def _row(figure: Figure) -> dict[str, Any]:
         "arrow": ARROWS[figure.direction],
         "spoken": SPOKEN[figure.direction],
         "n": figure.n,
-        "protocol": _flat(figure.protocol),
+        "protocol": _flat(figure.protocol.to_json()),
     }
 
 

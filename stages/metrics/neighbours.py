@@ -58,10 +58,9 @@ def memorisation_figure(
     # Test images that all recur in training would have distance 0.
     usual = test.double().median().clamp_min(torch.finfo(torch.float32).eps)
     ratio = samples.double().median() / usual
-    how = {
-        **protocol,
-        "distance": "Euclidean, in features",
-        "against": "the same distance of test images",
-        "test_n": len(test),
-    }
+    how = protocol.also(
+        distance="Euclidean, in features",
+        against="the same distance of test images",
+        test_n=len(test),
+    )
     return Figure("neighbour_distance_ratio", ratio.item(), "1", "none", len(samples), how)

@@ -57,7 +57,7 @@ class Reconstruction(Metric):
     def figures(self, protocol: Protocol) -> list[Figure]:
         """MSE, PSNR, SSIM."""
         mse = self.squares / self.numbers
-        pixels = {**protocol, "intensities": "[0, 1] after rounding to 8 bits"}
+        pixels = protocol.also(intensities="[0, 1] after rounding to 8 bits")
         window = {
             "window": f"Gaussian, {self.window} pixels, sigma {window_sigma(self.window):.3f}",
             "positions": "where the window lies inside the image",
@@ -70,7 +70,7 @@ class Reconstruction(Metric):
                 "dB",
                 "higher",
                 self.count,
-                {**pixels, "pooling": "of the mean MSE over all images"},
+                pixels.also(pooling="of the mean MSE over all images"),
             ),
             Figure(
                 "ssim",
@@ -78,7 +78,7 @@ class Reconstruction(Metric):
                 "1",
                 "higher",
                 self.count,
-                {**pixels, **window},
+                pixels.also(**window),
             ),
         ]
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from stages.metrics.neighbours import NearestNeighbours, memorisation_figure
+from tests.metrics.examples import PROTOCOL
 
 random = torch.Generator().manual_seed(0)
 
@@ -41,5 +42,5 @@ def test_fewer_vectors_than_neighbours_leave_gaps() -> None:
 
 def test_copies_are_near_zero_and_fresh_images_near_one() -> None:
     test = torch.rand(101, generator=random) + 1
-    assert memorisation_figure(test, test, {}).value == pytest.approx(1)
-    assert memorisation_figure(test * 0, test, {}).value == 0
+    assert memorisation_figure(test, test, PROTOCOL).value == pytest.approx(1)
+    assert memorisation_figure(test * 0, test, PROTOCOL).value == 0
