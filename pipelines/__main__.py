@@ -3,6 +3,8 @@
     python -m pipelines run [--preset NAME] [--set section.key=value ...] [--stages STAGE ...]
     python -m pipelines preset NAME [--set section.key=value ...]     only writes params.yaml
     python -m pipelines presets                                       lists the presets
+    python -m pipelines sample --classes 3,7 --count 64 --out FILE.png    draws from what is trained
+    python -m pipelines complete --mask upper_half --images 0,1 --out FILE.png
     python -m pipelines families NAME [--members MEMBER ...]          compares members of families
     python -m pipelines ui                                            opens both pages
 
@@ -13,6 +15,7 @@ import argparse
 import atexit
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -53,7 +56,11 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command is not _program:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
     command: Callable[[argparse.Namespace], int] = options.command
     # Also when the terminal is closed: what is started here has sessions of its own, which the
     # terminal's end does not reach.
@@ -96,6 +103,14 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     commands.add_parser("presets", help="list the presets").set_defaults(command=_presets)
+
+    # Their programs know their own options, and need torch, which no flow imports.
+    for name, module, about in (
+        ("sample", "stages.draw", "draw pictures from what is trained, without DVC or records"),
+        ("complete", "stages.complete", "complete images of which a part is known"),
+    ):
+        program = commands.add_parser(name, help=about, add_help=False)
+        program.set_defaults(command=_program, module=module)
 
     families = commands.add_parser("families", help="compare members at equal wall time")
     families.set_defaults(command=_families)
@@ -144,6 +159,11 @@ def _presets(options: argparse.Namespace) -> int:
     for name, about in presets().items():
         print(f"{name:24} {about}")
     return 0
+
+
+def _program(options: argparse.Namespace) -> int:
+    _project_root()
+    return subprocess.run([sys.executable, "-m", options.module, *options.rest]).returncode
 
 
 def _families(options: argparse.Namespace) -> int:

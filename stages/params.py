@@ -138,6 +138,10 @@ def _weights_need_a_density(params: Params) -> None:
         )
 
 
+def _sampling_suits_the_latents(params: Params) -> None:
+    params.sampling.check_latents(_latent_spec(params).kind)
+
+
 def _adaptive_weights_need_a_graph(params: Params) -> None:
     adversary = params.adversary
     if adversary.weight and adversary.adaptive and params.train_autoencoder.compile:
@@ -153,6 +157,7 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _prior_models_the_latents,
     _guidance_has_what_it_needs,
     _orders_become_raster_in_time,
+    _sampling_suits_the_latents,
     _likelihood_suits_the_images,
     _weights_need_a_density,
     _adaptive_weights_need_a_graph,

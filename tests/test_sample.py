@@ -52,6 +52,13 @@ SAMPLING = {
     "pixels": "mean",
     "guidance": 1.2,
     "batch_size": 1,
+    "min_p": 0.0,
+    "variance_temperature": 1.0,
+    "guidance_schedule": "constant",
+    "guidance_power": 1.0,
+    "guidance_interval": [0.0, 1.0],
+    "rejection_tries": 1,
+    "rejection_threshold": 1.0,
 }
 
 

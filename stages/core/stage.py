@@ -6,6 +6,9 @@ and turns every way it can end into an exit status:
     0   done; outputs in place, `data/runs/STAGE.json` names the tracked run that made them
     1   a user's mistake, told in one message
     75  interrupted; state is in `.work/STAGE/KEY`, run again to go on
+
+Work that grows (50,000 samples where 1,000 are already drawn) may outlive its stage: what a program
+leaves in `run.kept` stays until work of another name has finished.
 """
 
 import errno
@@ -18,12 +21,12 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from stages.core.artifacts import Artifact, open_artifact, write_json
 from stages.core.errors import (
@@ -39,6 +42,8 @@ __all__ = ["Run", "run_stage", "stop_on_signals", "work_root"]
 
 P = TypeVar("P", bound=Section)
 
+_KEPT = "kept"
+
 
 @dataclass
 class Run:
@@ -52,6 +57,13 @@ class Run:
     tracker: Tracker
     stop: threading.Event
     """Set by SIGTERM or SIGINT."""
+
+    @property
+    def kept(self) -> Path:
+        """Folder for what later runs of growing work go on from."""
+        folder = self.work / _KEPT
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def raise_if_stopped(self) -> None:
         """Call between pieces of work whose results are already safe on disk.
@@ -67,7 +79,8 @@ def run_stage(
     stage: str,
     params_type: type[P],
     program: Callable[[P, Run], None],
-    inputs: Mapping[str, Path],
+    inputs: Mapping[str, Path] | Callable[[P], Mapping[str, Path]],
+    grows: Sequence[str] = (),
 ) -> None:
     """Run a stage program and exit the process with its status.
 
@@ -75,10 +88,12 @@ def run_stage(
         stage: Name of the stage, as in dvc.yaml.
         params_type: The sections of params.yaml it reads.
         program: What it does.
-        inputs: Artifacts it reads: type -> folder.
+        inputs: Artifacts it reads: type -> folder; or what says so, given the parameters.
+        grows: Parameters (dotted names) that say how much is made and not what: they are no part of
+            the work's name.
     """
     try:
-        _run(stage, params_type, program, inputs)
+        _run(stage, params_type, program, inputs, grows)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
@@ -97,7 +112,8 @@ def _run(
     stage: str,
     params_type: type[P],
     program: Callable[[P, Run], None],
-    inputs: Mapping[str, Path],
+    inputs: Mapping[str, Path] | Callable[[P], Mapping[str, Path]],
+    grows: Sequence[str],
 ) -> None:
     raw = read_yaml(PARAMS_PATH)
     params = parse_params(params_type, raw, source=str(PARAMS_PATH), strict=False)
@@ -106,9 +122,10 @@ def _run(
     # and not by import: the check can only refuse, never change a byte, so the code of the later
     # sections is no dependency of this stage.
     importlib.import_module("stages.params").check(raw, source=str(PARAMS_PATH))
-    opened = {type: open_artifact(path, type) for type, path in inputs.items()}
+    paths = inputs(params) if callable(inputs) else inputs
+    opened = {type: open_artifact(path, type) for type, path in paths.items()}
     with (
-        _locked_work_folder(stage, _key(stage, params, opened, code)) as work,
+        _locked_work_folder(stage, _key(stage, params, opened, code, grows)) as work,
         stop_on_signals() as stop,
     ):
         tracker = open_tracker(stage, work)
@@ -122,7 +139,7 @@ def _run(
             raise
         tracker.close("FINISHED")
         _write_marker(stage, tracker)
-        shutil.rmtree(work, ignore_errors=True)
+        _clear(work)
 
 
 def _code_digest() -> str:
@@ -139,11 +156,24 @@ def _code_digest() -> str:
     return code.hexdigest()
 
 
-def _key(stage: str, params: Section, inputs: Mapping[str, Artifact], code: str) -> str:
+def _key(
+    stage: str,
+    params: Section,
+    inputs: Mapping[str, Artifact],
+    code: str,
+    grows: Sequence[str],
+) -> str:
     """Name of all that shapes the trajectory: parameters, input bytes, code."""
+    values = params.model_dump(mode="json")
+    for name in grows:
+        *parents, last = name.split(".")
+        place: dict[str, Any] = values
+        for parent in parents:
+            place = place[parent]
+        del place[last]
     parts = {
         "stage": stage,
-        "params": params.model_dump(mode="json"),
+        "params": values,
         "inputs": {type: artifact.digest for type, artifact in inputs.items()},
         "code": code,
     }
@@ -153,6 +183,31 @@ def _key(stage: str, params: Section, inputs: Mapping[str, Artifact], code: str)
 def work_root() -> Path:
     """`.work` of the project: of the main checkout, even in an experiment's temporary copy."""
     return Path(os.environ.get("DVC_ROOT", ".")) / ".work"
+
+
+def _clear(work: Path) -> None:
+    """Remove a finished work folder but for what is kept, and then what others had kept."""
+    if not (work / _KEPT).exists():
+        shutil.rmtree(work, ignore_errors=True)
+        return
+    _remove_all_but_kept(work)
+    for other in work.parent.iterdir():
+        # What holds more than that was interrupted and has still to go on.
+        if other.is_dir() and other != work and [f.name for f in other.iterdir()] == [_KEPT]:
+            with other.with_suffix(".lock").open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _remove_all_but_kept(work: Path) -> None:
+    for entry in work.iterdir():
+        if entry.is_dir() and entry.name != _KEPT:
+            shutil.rmtree(entry, ignore_errors=True)
+        elif not entry.is_dir():
+            entry.unlink(missing_ok=True)
 
 
 @contextmanager

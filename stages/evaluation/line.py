@@ -93,6 +93,7 @@ def open_samples(artifact: Artifact) -> Samples:
 def _made_from(line: Line) -> list[tuple[str, str, str]]:
     """(part, what it was made from, digest it names)."""
     about = {type: artifact.about for type, artifact in line.artifacts.items()}
+    judge = about["samples"]["judge"]
     return [
         ("judge", "prepared", about["judge"]["prepared"]),
         ("autoencoder", "prepared", about["autoencoder"]["prepared"]),
@@ -102,6 +103,7 @@ def _made_from(line: Line) -> list[tuple[str, str, str]]:
         ("prior", "latents", line.second_stage.latents_digest),
         ("samples", "prior", about["samples"]["prior"]),
         ("samples", "autoencoder", about["samples"]["autoencoder"]),
+        *([] if judge is None else [("samples", "judge", judge)]),
     ]
 
 

@@ -33,9 +33,7 @@ def protocols_of_sets(line: Line, sets: dict[str, ImageSet], seed: int) -> dict[
     return {
         "test": of_test,
         "reconstructions": of_test.also(images=sets["reconstructions"].shows),
-        "samples": _protocol(line, "samples", reference_n, sets["samples"].labels).also(
-            sampler=SamplerRecord.of(line.samples.artifact.about["sampling"])
-        ),
+        "samples": _of_samples(line, reference_n, sets["samples"].labels),
         "train": _protocol(line, "training split", reference_n, sets["train"].labels),
     }
 
@@ -69,6 +67,26 @@ def label_balance(labels: np.ndarray | None, names: list[str]) -> str | dict[str
     if len(set(counts)) == 1:
         return "equal"
     return dict(zip(names, counts, strict=True))
+
+
+def _of_samples(line: Line, reference_n: int, labels: np.ndarray | None) -> Protocol:
+    """Of figures about samples.
+
+    Where the judge let the samples pass, what it then says of them is no independent opinion: the
+    protocol says so, and names the judge among the parts.
+    """
+    about = line.samples.artifact.about
+    protocol = _protocol(line, "samples", reference_n, labels).also(
+        sampler=SamplerRecord.of(about["sampling"])
+    )
+    if about["judge"] is None:
+        return protocol
+    tries = about["sampling"]["rejection_tries"]
+    return protocol.also(
+        images=f"samples, each chosen by the judge among up to {tries} candidates",
+        parts={**protocol.parts, "judge": about["judge"]},
+        independence="none of this judge: it chose the samples",
+    )
 
 
 def _protocol(line: Line, images: str, reference_n: int, labels: np.ndarray | None) -> Protocol:

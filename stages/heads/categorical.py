@@ -82,5 +82,6 @@ class CategoricalHead(Head):
         if unconditional is not None:
             without_class = self.logits(unconditional)
             logits = without_class + settings.guidance * (logits - without_class)
-        kept = truncated(logits / settings.temperature, settings.top_k, settings.top_p)
+        logits = logits / settings.temperature
+        kept = truncated(logits, settings.top_k, settings.top_p, settings.min_p)
         return index_from_uniform(kept, uniforms[:, 0])

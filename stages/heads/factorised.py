@@ -108,7 +108,9 @@ class FactorisedHead(Head):
         def drawn(logits: Tensor, without_class: Tensor | None, numbers: Tensor) -> Tensor:
             if without_class is not None:
                 logits = without_class + settings.guidance * (logits - without_class)
-            kept = truncated(logits / settings.temperature, settings.top_k, settings.top_p)
+            kept = truncated(
+                logits / settings.temperature, settings.top_k, settings.top_p, settings.min_p
+            )
             return index_from_uniform(kept, numbers)
 
         without = None if unconditional is None else self.first_logits(unconditional)

@@ -64,9 +64,14 @@ class DiagonalMixture:
         return torch.logsumexp(F.log_softmax(self.logits, dim=-1) + per_component, dim=-1)
 
     def tempered(self, settings: SamplerSettings) -> "DiagonalMixture":
-        """Component logits divided, deviations multiplied, improbable components removed."""
-        logits = truncated(self.logits / settings.temperature, settings.top_k, settings.top_p)
-        return DiagonalMixture(logits, self.means, self.stds * settings.temperature)
+        """Component logits divided, improbable components removed, deviations multiplied.
+
+        `temperature` and `variance_temperature` are two things: which component, and how far from
+        its mean. GIVT samples with the second alone (0.95; section 3.4).
+        """
+        logits = self.logits / settings.temperature
+        kept = truncated(logits, settings.top_k, settings.top_p, settings.min_p)
+        return DiagonalMixture(kept, self.means, self.stds * settings.variance_temperature)
 
     def from_uniforms(
         self, uniforms: Float[Tensor, "batch numbers"]

@@ -7,6 +7,8 @@ nothing else: not by the rows beside it, not by what was drawn before. Computed 
 an index changes only where u is within rounding of a step.
 """
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from scipy import special
@@ -72,18 +74,21 @@ def beta_from_uniform(
 
 
 def truncated(
-    logits: Float[Tensor, "batch num_indices"], top_k: int, top_p: float
+    logits: Float[Tensor, "batch num_indices"], top_k: int, top_p: float, min_p: float = 0.0
 ) -> Float[Tensor, "batch num_indices"]:
     """Logits with the improbable indices at -inf.
 
     Top-k keeps the k most probable (Fan et al. 2018, arXiv:1805.04833), ties with the k-th
     included; top-p keeps the smallest set of the most probable ones whose probability reaches p
-    (Holtzman et al. 2020, arXiv:1904.09751). With both, top-p counts within the top k.
+    (Holtzman et al. 2020, arXiv:1904.09751); min-p keeps those at least min_p times as probable as
+    the most probable one (Nguyen et al. 2024, arXiv:2407.01082). Top-p counts within the top k;
+    min-p asks the same of an index whatever else was dropped.
 
     Args:
         logits: Unnormalised log-probabilities.
         top_k: How many to keep; 0: all.
         top_p: Probability to keep, in (0, 1]; 1: all.
+        min_p: Least probability relative to the greatest, in [0, 1); 0: all.
     """
     if 0 < top_k < logits.shape[-1]:
         smallest_kept = logits.topk(top_k, dim=-1).values[:, -1:]
@@ -96,4 +101,8 @@ def truncated(
         logits = logits.masked_fill(
             torch.zeros_like(dropped).scatter(-1, order, dropped), -torch.inf
         )
+    if min_p > 0:
+        below_best = _float64(logits) - _float64(logits).amax(dim=-1, keepdim=True)
+        improbable = (below_best < math.log(min_p)).to(logits.device)
+        logits = logits.masked_fill(improbable, -torch.inf)
     return logits

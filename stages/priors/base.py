@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
@@ -21,7 +21,16 @@ from stages.core.shapes import Labels, Nats
 from stages.heads.base import EXACT, Exactness, HeadOptions, SamplerSettings
 from stages.nn.schedules import Step
 
-__all__ = ["LatentsAndLabels", "Passes", "Prior", "PriorOptions", "refuse_settings"]
+__all__ = [
+    "Completion",
+    "KnownLatents",
+    "LatentsAndLabels",
+    "Passes",
+    "Prior",
+    "PriorOptions",
+    "completion_of_independent_cells",
+    "refuse_settings",
+]
 
 LatentsAndLabels = tuple[Tensor, Labels | None]
 
@@ -63,6 +72,29 @@ class PriorOptions(MemberOptions):
                 f"prior.kind: {self.kind!r} models {' or '.join(self.models)} latents, "
                 f"but the bottleneck stores {spec.kind}; choose another prior or bottleneck"
             )
+
+
+@dataclass(frozen=True)
+class KnownLatents:
+    """Cells of some images that are given."""
+
+    latents: Tensor
+    """As the prior's; where the mask is False they are not looked at."""
+    mask: Bool[Tensor, "batch grid_height grid_width"]
+    """True: given."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Latents whose given cells are as they were given."""
+
+    latents: Tensor
+    log_weight: Nats
+    """log of p(all cells) over the probability with which the others were drawn, but for a
+    constant, where these were drawn from the model itself: importance weights."""
+    exact: bool
+    """Whether the weights of every completion are equal: these are then draws of p(the other cells
+    given the known ones), no more to be weighed."""
 
 
 class Prior(nn.Module, ABC):
@@ -160,20 +192,51 @@ class Prior(nn.Module, ABC):
                 classes, say).
         """
 
+    def complete(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+        known: KnownLatents,
+    ) -> Completion:
+        """`sample` with some cells given: the others are drawn, each from what comes before it.
+
+        Cells that are known but come later are not looked at when those before them are drawn;
+        `log_weight` says how well they fit (likelihood weighting: Fung & Chang 1990). Where all
+        known cells come first the draw is exact.
+
+        Raises:
+            ParamsError: If this prior cannot, or as for `sample`.
+        """
+        raise ParamsError(
+            f"{type(self).__name__} draws whole grids only and cannot complete one; choose an "
+            "autoregressive prior to complete images (prior.kind: transformer, say)"
+        )
+
+
+def completion_of_independent_cells(drawn: Tensor, known: KnownLatents) -> Completion:
+    """What `complete` is where cells tell nothing of each other: exact whatever the mask."""
+    mask = known.mask if drawn.dim() == 3 else known.mask.unsqueeze(1)
+    latents = torch.where(mask, known.latents, drawn)
+    return Completion(latents, torch.zeros(len(drawn), device=drawn.device), exact=True)
+
 
 def refuse_settings(kind: str, settings: SamplerSettings) -> None:
-    """For priors without learned structure: guidance and truncation would mean nothing.
+    """For priors without learned structure: what chooses among classes or modes means nothing.
 
     Raises:
-        ParamsError: If guidance is not 1 or top-k or top-p would drop anything.
+        ParamsError: If guidance or temperature is not 1, or truncation would drop anything.
     """
     for name, value, neutral in (
+        ("temperature", settings.temperature, 1),
         ("guidance", settings.guidance, 1),
         ("top_k", settings.top_k, 0),
         ("top_p", settings.top_p, 1),
+        ("min_p", settings.min_p, 0),
     ):
         if value != neutral:
             raise ParamsError(
                 f"sampling.{name}: must be {neutral} with prior.kind {kind!r}, "
-                f"which has neither classes nor modes to choose; got {value}"
+                f"which has neither classes nor modes to choose; got {value} "
+                "(the spread of continuous latents is sampling.variance_temperature)"
             )

@@ -19,7 +19,7 @@ share a codebook; classes are embedded as the first input, with label dropout fo
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -27,12 +27,12 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import load_member
 from stages.core.shapes import Codes, Labels, Nats
-from stages.heads.base import Head, HeadOptions, SamplerSettings
+from stages.heads.base import Head, HeadOptions, KnownTokens, SamplerSettings, TokenDraw
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD, Transformer
 from stages.nn.transformer_options import TransformerSizeOptions
-from stages.priors.base import Prior, PriorOptions
+from stages.priors.base import Completion, KnownLatents, Prior, PriorOptions
 
 __all__ = ["DepthTransformerOptions", "DepthTransformerPrior"]
 
@@ -132,7 +132,6 @@ class DepthTransformerPrior(Prior):
         down = torch.cat([cells.unsqueeze(2), sums[:, :, :-1]], dim=2) + self.depth_position
         return self.depth(down.flatten(0, 1)).unflatten(0, down.shape[:2])
 
-    @torch.no_grad()
     def sample(
         self,
         labels: Labels | None,
@@ -144,8 +143,35 @@ class DepthTransformerPrior(Prior):
         Raises:
             ParamsError: If guidance is asked for without classes or without label dropout.
         """
+        return self._walk(labels, uniforms, TokenDraw(settings, self.spec.tokens))
+
+    def complete(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+        known: KnownLatents,
+    ) -> Completion:
+        """Exact where the known stacks come first in raster order.
+
+        Raises:
+            ParamsError: As for `sample`.
+        """
+        given = KnownTokens(self._by_cell(known.latents), self._by_cell(known.mask))
+        draw = TokenDraw(settings, self.spec.tokens, given)
+        latents = self._walk(labels, uniforms, draw)
+        assert draw.log_weight is not None
+        return Completion(latents, draw.log_weight, exact=given.come_first)
+
+    @torch.no_grad()
+    def _walk(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        draw: TokenDraw,
+    ) -> Codes:
         classes = rows_of_pass(
-            labels, self.num_classes, self.label_dropout, settings.guidance, uniforms
+            labels, self.num_classes, self.label_dropout, draw.settings.guidance, uniforms
         )
         # Numbers lie as the codes do: all cells of the first grid, then those of the second.
         by_cell = uniforms.unflatten(1, (len(self.heads), -1)).unbind(dim=2)
@@ -154,7 +180,7 @@ class DepthTransformerPrior(Prior):
         stacks = []
         for position, numbers in zip(self._positions(), by_cell, strict=True):
             cell = self.spatial.step(inputs + position, cache)
-            codes, inputs = self._sample_stack(cell, numbers, settings)
+            codes, inputs = self._sample_stack(cell, numbers, draw)
             stacks.append(codes)
         return torch.stack(stacks, dim=2).flatten(1).unsqueeze(1)
 
@@ -162,20 +188,22 @@ class DepthTransformerPrior(Prior):
         self,
         cell: Float[Tensor, "rows width"],
         uniforms: Float[Tensor, "batch depth noise_dim"],
-        settings: SamplerSettings,
+        draw: TokenDraw,
     ) -> tuple[Int[Tensor, "batch depth"], Float[Tensor, "rows width"]]:
         """The codes of one cell, and the sum of their embeddings for the next."""
-        guided = len(cell) > len(uniforms)
         cache = self.depth.new_cache(cell, len(self.heads))
         inputs, total, codes = cell, torch.zeros_like(cell), []
         for index, head in enumerate(self.heads):
             hidden = self.depth.step(inputs + self.depth_position[index], cache)
-            conditional, unconditional = hidden.chunk(2) if guided else (hidden, None)
-            codes.append(head.sample(conditional, unconditional, uniforms[:, index], settings))
+            codes.append(draw(head, hidden, uniforms[:, index]))
             embedded = head.embed(codes[-1].unsqueeze(1)).squeeze(1)
-            total = total + (torch.cat([embedded, embedded]) if guided else embedded)
+            total = total + embedded.repeat(len(cell) // len(uniforms), 1)
             inputs = total
         return torch.stack(codes, dim=1), total
+
+    def _by_cell(self, grids: Shaped[Tensor, "batch 1 tokens"]) -> Shaped[Tensor, "batch tokens"]:
+        """From the order of storage, grid after grid, to that of generation, stack after stack."""
+        return grids.flatten(1).unflatten(1, (len(self.heads), -1)).mT.flatten(1)
 
     def _log_prob(self, latents: Codes, classes: Classes) -> Nats:
         stacks = latents.unflatten(2, (len(self.heads), -1)).squeeze(1)

@@ -13,8 +13,9 @@ Libraries (scikit-learn's GaussianMixture, which the tests compare it with) want
 several times over. Posteriors are drawn from, the same draws at every pass, so that no pass lowers
 the likelihood of what is fitted but by `covariance_floor`.
 
-Temperature divides the logarithms of weights and multiplies standard deviations. Guidance and
-truncation are refused.
+Temperature and truncation choose among components, `variance_temperature` multiplies standard
+deviations, as in a mixture for each cell (stages/heads/mixture.py). There is no guidance: the
+guided density of two mixtures is no mixture.
 """
 
 import math
@@ -27,13 +28,14 @@ from pydantic import Field
 from torch import Tensor
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
+from stages.core.errors import ParamsError
 from stages.core.shapes import Labels, Nats
 from stages.heads.base import HeadOptions, SamplerSettings
 from stages.nn.codebook import kmeans, nearest
 from stages.nn.gaussian_components import GaussianComponents
-from stages.nn.inverse_cdf import index_from_uniform, normal_from_uniform
+from stages.nn.inverse_cdf import index_from_uniform, normal_from_uniform, truncated
 from stages.nn.schedules import Step
-from stages.priors.base import LatentsAndLabels, Passes, Prior, PriorOptions, refuse_settings
+from stages.priors.base import LatentsAndLabels, Passes, Prior, PriorOptions
 
 __all__ = ["GaussianMixtureOptions", "GaussianMixturePrior"]
 
@@ -77,7 +79,7 @@ class GaussianMixturePrior(Prior):
         self.noise_shape = (spec.tokens + 1, spec.channels)
         self.passes = Passes(options.max_passes, options.draws, options.tolerance)
         self.floor, self.kmeans_iterations = options.covariance_floor, options.kmeans_iterations
-        self.groups = max(1, self.num_classes)
+        self.groups, self.components = max(1, self.num_classes), options.components
         self.mixtures = GaussianComponents(
             self.groups, options.components, spec.numbers, full=options.covariance == "full"
         )
@@ -113,9 +115,7 @@ class GaussianMixturePrior(Prior):
             own = vectors if self.groups == 1 else vectors[labels == group]
             # A class that is rare enough to be missed starts as all of them together.
             own = own if len(own) else vectors
-            centres, _ = kmeans(
-                own, self.mixtures.log_weights.shape[1], self.kmeans_iterations, generator
-            )
+            centres, _ = kmeans(own, self.components, self.kmeans_iterations, generator)
             statistics = self.mixtures.statistics()
             nearest_centre = torch.nn.functional.one_hot(nearest(own, centres)[0], len(centres))
             statistics.add(own, nearest_centre.float())
@@ -152,26 +152,32 @@ class GaussianMixturePrior(Prior):
         """A component by one uniform, normal numbers by the others.
 
         Raises:
-            ParamsError: If guidance or truncation is asked for.
+            ParamsError: If guidance is asked for.
         """
-        refuse_settings("gaussian_mixture", settings)
-        logits = self.mixtures.log_weights
-        if labels is None or self.num_classes == 0:
-            every = (logits + self.log_frequencies.unsqueeze(1)).flatten()
-            rows = every.expand(len(uniforms), -1)
-        else:
-            rows = logits[labels]
-        index = index_from_uniform(rows / settings.temperature, uniforms[:, 0, 0])
-        group, chosen = (
-            (index // logits.shape[1], index % logits.shape[1])
-            if labels is None or self.num_classes == 0
-            else (labels, index)
+        if settings.guidance != 1:
+            raise ParamsError(
+                "sampling.guidance: must be 1 with prior.kind 'gaussian_mixture', which has no "
+                f"guided density; got {settings.guidance}"
+            )
+        # One row of logits over the components of all groups; a class rules the others out.
+        logits = (self.mixtures.log_weights + self.log_frequencies.unsqueeze(1)).expand(
+            len(uniforms), -1, -1
         )
-        noise = normal_from_uniform(uniforms[:, 1:]).mT.flatten(1) * settings.temperature
+        if labels is not None and self.num_classes:
+            others = torch.arange(self.groups, device=labels.device) != labels.unsqueeze(1)
+            logits = logits.masked_fill(others.unsqueeze(2), -torch.inf)
+        logits = logits.flatten(1) / settings.temperature
+        kept = truncated(logits, settings.top_k, settings.top_p, settings.min_p)
+        group, chosen = _divmod(index_from_uniform(kept, uniforms[:, 0, 0]), self.components)
+        noise = normal_from_uniform(uniforms[:, 1:]).mT.flatten(1) * settings.variance_temperature
         vectors = self.mixtures.from_normal(chosen, noise, group)
         return vectors.unflatten(
             1, (self.spec.channels, self.spec.grid_height, self.spec.grid_width)
         )
+
+
+def _divmod(index: Int[Tensor, " batch"], size: int) -> tuple[Tensor, Tensor]:
+    return index // size, index % size
 
 
 def _by_group(labels: Int[Tensor, " batch"]) -> list[tuple[int, Tensor]]:

@@ -26,12 +26,12 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import load_member
 from stages.core.shapes import Labels, Nats
-from stages.heads.base import Head, HeadOptions, SamplerSettings
+from stages.heads.base import Head, HeadOptions, KnownTokens, SamplerSettings, TokenDraw
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.gated_stacks import GatedStacks
 from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD
-from stages.priors.base import Prior, PriorOptions
+from stages.priors.base import Completion, KnownLatents, Prior, PriorOptions
 
 __all__ = ["PixelCnnOptions", "PixelCnnPrior"]
 
@@ -122,7 +122,6 @@ class PixelCnnPrior(Prior):
         embedded = self._embedded(tokens).unflatten(2, grid)
         return self.norm(self.stacks(embedded, self._told(classes)).flatten(2).mT)
 
-    @torch.no_grad()
     def sample(
         self,
         labels: Labels | None,
@@ -134,9 +133,35 @@ class PixelCnnPrior(Prior):
         Raises:
             ParamsError: If guidance is asked for without classes or without label dropout.
         """
-        guided = settings.guidance != 1
+        return self._walk(labels, uniforms, TokenDraw(settings, self.spec.tokens))
+
+    def complete(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+        known: KnownLatents,
+    ) -> Completion:
+        """Exact where the known cells come before all others in raster order.
+
+        Raises:
+            ParamsError: As for `sample`.
+        """
+        given = KnownTokens(self._tokens(known.latents), known.mask.flatten(1))
+        draw = TokenDraw(settings, self.spec.tokens, given)
+        latents = self._walk(labels, uniforms, draw)
+        assert draw.log_weight is not None
+        return Completion(latents, draw.log_weight, exact=given.come_first)
+
+    @torch.no_grad()
+    def _walk(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        draw: TokenDraw,
+    ) -> Tensor:
         classes = rows_of_pass(
-            labels, self.num_classes, self.label_dropout, settings.guidance, uniforms
+            labels, self.num_classes, self.label_dropout, draw.settings.guidance, uniforms
         )
         rows, columns = self.spec.grid_height, self.spec.grid_width
         cache = self.stacks.new_cache(self._told(classes), rows, columns)
@@ -144,13 +169,11 @@ class PixelCnnPrior(Prior):
         for index, numbers in enumerate(uniforms.unbind(dim=1)):
             row, column = divmod(index, columns)
             if column == 0:
-                last_row = torch.cat(embedded[-columns:], dim=3) if row else None
-                cache.start_row(row, last_row)
+                cache.start_row(row, torch.cat(embedded[-columns:], dim=3) if row else None)
             hidden = self.norm(cache.cell(column, embedded[-1] if column else None))
-            conditional, unconditional = hidden.chunk(2) if guided else (hidden, None)
-            tokens.append(self.head.sample(conditional, unconditional, numbers, settings))
+            tokens.append(draw(self.head, hidden, numbers))
             cell = self._embedded(tokens[-1].unsqueeze(1)).unsqueeze(2)
-            embedded.append(torch.cat([cell, cell]) if guided else cell)
+            embedded.append(cell.repeat(len(classes) // len(cell), 1, 1, 1))
         return self._grid(torch.stack(tokens, dim=1))
 
     def _embedded(self, tokens: Tensor) -> Float[Tensor, "batch width tokens"]:

@@ -5,8 +5,8 @@
 p_0 is the family's standard prior in the autoencoder's own units, to which its KL was taken:
 N(0, 1) of Gaussians, Laplace(0, 1), Gamma(a_0, rate_0), Beta(a_0, b_0) (stages/nn/posteriors.py).
 Nothing is learned: the baseline that shows the hole between prior and aggregate posterior. Each
-number is drawn by the inverse distribution function from one uniform number; temperature multiplies
-the standard deviation and leaves the mean, within what the family allows.
+number is drawn by the inverse distribution function from one uniform number; the variance
+temperature multiplies the standard deviation and leaves the mean, within what the family allows.
 
 Of Gaussians it is `standard_normal`.
 """
@@ -22,7 +22,14 @@ from stages.core.shapes import Labels, Nats
 from stages.heads.base import HeadOptions, SamplerSettings
 from stages.nn.posteriors import family_of
 from stages.nn.schedules import Step
-from stages.priors.base import Prior, PriorOptions, refuse_settings
+from stages.priors.base import (
+    Completion,
+    KnownLatents,
+    Prior,
+    PriorOptions,
+    completion_of_independent_cells,
+    refuse_settings,
+)
 
 __all__ = ["ReferenceOptions", "ReferencePrior"]
 
@@ -76,9 +83,19 @@ class ReferencePrior(Prior):
         """Quantiles of the standard prior, times the scale.
 
         Raises:
-            ParamsError: If guidance or truncation is asked for.
+            ParamsError: If temperature, guidance or truncation is asked for.
         """
         refuse_settings("reference", settings)
-        numbers = self.family.standard_from_uniform(uniforms, settings.temperature)
+        numbers = self.family.standard_from_uniform(uniforms, settings.variance_temperature)
         grid = (self.spec.grid_height, self.spec.grid_width)
         return (self.spec.scale * numbers).mT.unflatten(2, grid).contiguous()
+
+    def complete(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+        known: KnownLatents,
+    ) -> Completion:
+        """Draws beside the known cells, which tell them nothing."""
+        return completion_of_independent_cells(self.sample(labels, uniforms, settings), known)

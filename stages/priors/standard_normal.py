@@ -20,7 +20,14 @@ from stages.core.shapes import Labels, Nats
 from stages.heads.base import HeadOptions, SamplerSettings
 from stages.nn.inverse_cdf import normal_from_uniform
 from stages.nn.schedules import Step
-from stages.priors.base import Prior, PriorOptions, refuse_settings
+from stages.priors.base import (
+    Completion,
+    KnownLatents,
+    Prior,
+    PriorOptions,
+    completion_of_independent_cells,
+    refuse_settings,
+)
 
 __all__ = ["StandardNormalOptions", "StandardNormalPrior"]
 
@@ -84,11 +91,21 @@ class StandardNormalPrior(Prior):
         uniforms: Float[Tensor, "batch tokens noise_dim"],
         settings: SamplerSettings,
     ) -> Float[Tensor, "batch channels grid_height grid_width"]:
-        """Normal numbers times scale and temperature.
+        """Normal numbers times scale and variance temperature.
 
         Raises:
-            ParamsError: If guidance or truncation is asked for.
+            ParamsError: If temperature, guidance or truncation is asked for.
         """
         refuse_settings("standard_normal", settings)
-        numbers = normal_from_uniform(uniforms) * (self.spec.scale * settings.temperature)
+        numbers = normal_from_uniform(uniforms) * (self.spec.scale * settings.variance_temperature)
         return numbers.mT.unflatten(2, (self.spec.grid_height, self.spec.grid_width)).contiguous()
+
+    def complete(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+        known: KnownLatents,
+    ) -> Completion:
+        """Draws beside the known cells, which tell them nothing."""
+        return completion_of_independent_cells(self.sample(labels, uniforms, settings), known)

@@ -28,14 +28,14 @@ from torch import Tensor, nn
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.sections import load_member
 from stages.core.shapes import Labels, Nats
-from stages.heads.base import Head, HeadOptions, SamplerSettings
+from stages.heads.base import Head, HeadOptions, KnownTokens, SamplerSettings, TokenDraw
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.orders import draw_orders, random_share
 from stages.nn.positions import LearnedPositions, Order, RotaryPositions
 from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD, Transformer
 from stages.nn.transformer_options import TransformerSizeOptions
-from stages.priors.base import Prior, PriorOptions
+from stages.priors.base import Completion, KnownLatents, Prior, PriorOptions
 
 __all__ = ["TransformerOptions", "TransformerPrior"]
 
@@ -136,7 +136,6 @@ class TransformerPrior(Prior):
         told = self.positions.told(order)
         return self.transformer(inputs + told, self.positions.rotations(order))
 
-    @torch.no_grad()
     def sample(
         self,
         labels: Labels | None,
@@ -148,9 +147,35 @@ class TransformerPrior(Prior):
         Raises:
             ParamsError: If guidance is asked for without classes or without label dropout.
         """
-        guided = settings.guidance != 1
+        return self._walk(labels, uniforms, TokenDraw(settings, self.spec.tokens))
+
+    def complete(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+        known: KnownLatents,
+    ) -> Completion:
+        """Exact where the known cells come before all others in raster order.
+
+        Raises:
+            ParamsError: As for `sample`.
+        """
+        given = KnownTokens(self._tokens(known.latents), known.mask.flatten(1))
+        draw = TokenDraw(settings, self.spec.tokens, given)
+        latents = self._walk(labels, uniforms, draw)
+        assert draw.log_weight is not None
+        return Completion(latents, draw.log_weight, exact=given.come_first)
+
+    @torch.no_grad()
+    def _walk(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        draw: TokenDraw,
+    ) -> Tensor:
         classes = rows_of_pass(
-            labels, self.num_classes, self.label_dropout, settings.guidance, uniforms
+            labels, self.num_classes, self.label_dropout, draw.settings.guidance, uniforms
         )
         inputs = self.class_embedding(classes)
         cache = self.transformer.new_cache(inputs, self.spec.tokens)
@@ -158,10 +183,9 @@ class TransformerPrior(Prior):
         tokens = []
         for place, numbers in zip(places, uniforms.unbind(dim=1), strict=True):
             hidden = self.transformer.step(inputs + place, cache, rotations)
-            conditional, unconditional = hidden.chunk(2) if guided else (hidden, None)
-            tokens.append(self.head.sample(conditional, unconditional, numbers, settings))
+            tokens.append(draw(self.head, hidden, numbers))
             inputs = self.head.embed(tokens[-1].unsqueeze(1)).squeeze(1)
-            inputs = torch.cat([inputs, inputs]) if guided else inputs
+            inputs = inputs.repeat(len(classes) // len(inputs), 1)
         return self._grid(torch.stack(tokens, dim=1))
 
     def _tokens(self, latents: Tensor) -> Tensor:

@@ -24,14 +24,14 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import load_member
 from stages.core.shapes import Codes, Labels, Nats
-from stages.heads.base import Head, HeadOptions, SamplerSettings
+from stages.heads.base import Head, HeadOptions, KnownTokens, SamplerSettings, TokenDraw
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.code_grids import grids_of_row, row_of_grids
 from stages.nn.residual import residual_blocks
 from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD, Transformer
 from stages.nn.transformer_options import TransformerSizeOptions
-from stages.priors.base import Prior, PriorOptions
+from stages.priors.base import Completion, KnownLatents, Prior, PriorOptions
 
 __all__ = ["TwoLevelOptions", "TwoLevelPrior"]
 
@@ -105,7 +105,6 @@ class TwoLevelPrior(Prior):
         classes = drop_classes(classes, self.num_classes, self.label_dropout)
         return -self._log_prob(latents, classes).mean() / self.spec.tokens
 
-    @torch.no_grad()
     def sample(
         self,
         labels: Labels | None,
@@ -117,15 +116,41 @@ class TwoLevelPrior(Prior):
         Raises:
             ParamsError: If guidance is asked for without classes or without label dropout.
         """
-        guided = settings.guidance != 1
+        return self._walk(labels, uniforms, TokenDraw(settings, self.spec.tokens))
+
+    def complete(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+        known: KnownLatents,
+    ) -> Completion:
+        """Exact where the known cells come first: coarse ones in raster order, then fine ones.
+
+        Raises:
+            ParamsError: As for `sample`.
+        """
+        given = KnownTokens(known.latents.flatten(1), known.mask.flatten(1))
+        draw = TokenDraw(settings, self.spec.tokens, given)
+        latents = self._walk(labels, uniforms, draw)
+        assert draw.log_weight is not None
+        return Completion(latents, draw.log_weight, exact=given.come_first)
+
+    @torch.no_grad()
+    def _walk(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        draw: TokenDraw,
+    ) -> Codes:
         classes = rows_of_pass(
-            labels, self.num_classes, self.label_dropout, settings.guidance, uniforms
+            labels, self.num_classes, self.label_dropout, draw.settings.guidance, uniforms
         )
         tokens = self.coarse.spec.tokens
-        coarse = self.coarse.sample(classes, uniforms[:, :tokens], settings, None)
+        coarse = self.coarse.sample(classes, uniforms[:, :tokens], draw, None)
         context = self.context(coarse)
-        context = torch.cat([context, context]) if guided else context
-        fine = self.fine.sample(classes, uniforms[:, tokens:], settings, context)
+        context = context.repeat(len(classes) // len(context), 1, 1)
+        fine = self.fine.sample(classes, uniforms[:, tokens:], draw, context)
         return row_of_grids([coarse, fine])
 
     def context(self, coarse: Codes) -> Context:
@@ -175,20 +200,18 @@ class _Level(nn.Module):
         self,
         classes: Int[Tensor, " rows"],
         uniforms: Float[Tensor, "batch tokens noise_dim"],
-        settings: SamplerSettings,
+        draw: TokenDraw,
         context: Float[Tensor, "rows tokens width"] | None,
     ) -> Codes:
         """Codes drawn one by one; twice as many rows as images: the second half has no class."""
-        guided = len(classes) > len(uniforms)
         inputs = self.class_embedding(classes)
         cache = self.transformer.new_cache(inputs, self.spec.tokens)
         told, codes = self._told(context), []
         for index, numbers in enumerate(uniforms.unbind(dim=1)):
             hidden = self.transformer.step(inputs + told[:, index], cache)
-            conditional, unconditional = hidden.chunk(2) if guided else (hidden, None)
-            codes.append(self.head.sample(conditional, unconditional, numbers, settings))
+            codes.append(draw(self.head, hidden, numbers))
             inputs = self.head.embed(codes[-1].unsqueeze(1)).squeeze(1)
-            inputs = torch.cat([inputs, inputs]) if guided else inputs
+            inputs = inputs.repeat(len(classes) // len(inputs), 1)
         return torch.stack(codes, dim=1).unflatten(1, (self.spec.grid_height, self.spec.grid_width))
 
     def _told(self, context: Context | None) -> Float[Tensor, "_ tokens width"]:

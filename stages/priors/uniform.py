@@ -15,7 +15,14 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.shapes import Codes, Labels, Nats
 from stages.heads.base import HeadOptions, SamplerSettings
 from stages.nn.schedules import Step
-from stages.priors.base import Prior, PriorOptions, refuse_settings
+from stages.priors.base import (
+    Completion,
+    KnownLatents,
+    Prior,
+    PriorOptions,
+    completion_of_independent_cells,
+    refuse_settings,
+)
 
 __all__ = ["UniformOptions", "UniformPrior"]
 
@@ -57,11 +64,21 @@ class UniformPrior(Prior):
         uniforms: Float[Tensor, "batch tokens noise_dim"],
         settings: SamplerSettings,
     ) -> Codes:
-        """Codes floor(K u); temperature changes nothing in a uniform distribution.
+        """Codes floor(K u).
 
         Raises:
-            ParamsError: If guidance or truncation is asked for.
+            ParamsError: If temperature, guidance or truncation is asked for.
         """
         refuse_settings("uniform", settings)
         codes = (uniforms[:, :, 0] * self.spec.num_codes).long().clamp(max=self.spec.num_codes - 1)
         return codes.unflatten(1, (self.spec.grid_height, self.spec.grid_width))
+
+    def complete(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+        known: KnownLatents,
+    ) -> Completion:
+        """Draws beside the known cells, which tell them nothing."""
+        return completion_of_independent_cells(self.sample(labels, uniforms, settings), known)

@@ -5,22 +5,29 @@ draw is a function of them alone. That settles image i in exact arithmetic; in f
 last bits of a matrix product also depend on its shape, and one code near a step of its distribution
 would change the whole image. So the networks are always called on the same images together: images
 64 g to 64 g + 63 (group g), the last group filled up with images nobody asked for.
+
+Rejection by a judge (VQ-VAE-2: Razavi et al. 2019, arXiv:1906.00446, section 3.4; RQ-Transformer:
+Lee et al. 2022, arXiv:2203.01941, table 2): image i is the first of its own candidates, drawn from
+the streams (seed, "image", i), (seed, "image", i, "candidate", 1), ..., whose class the judge finds
+probable enough, or the best of them. Differs: there the best share of all images of a class is
+kept; here each image has candidates of its own, so that it is settled by (seed, i) still.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Num, UInt8
+from jaxtyping import Bool, Float, Int, Num, UInt8
 from torch import Tensor
 
+from stages.core.errors import ParamsError
 from stages.core.randomness import numpy_stream
 from stages.core.shapes import Labels, Pixels
 from stages.priors.base import Prior
 from stages.sampling.options import SamplingOptions
 
-__all__ = ["GROUP", "Decode", "Drawn", "Sampler", "uniforms_of_images"]
+__all__ = ["GROUP", "Decode", "Drawn", "Opinion", "Sampler", "concatenated", "uniforms_of_images"]
 
 GROUP = 64
 """Images drawn in one call of the prior."""
@@ -31,6 +38,9 @@ _DECODED = 16
 
 Decode = Callable[[Tensor, Labels | None, Int[np.ndarray, " count"]], Pixels]
 """Latents, classes and numbers of some images -> their 8-bit pixels."""
+
+Opinion = Callable[[Pixels, Labels], Float[Tensor, " count"]]
+"""Pixels and classes of some images -> the probability that a judge gives to the class."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,22 @@ class Drawn:
     log_probability: Float[np.ndarray, " count"]
     """log p(latents given class) in nats, of the prior itself: temperature, truncation and
     guidance shape what is drawn, not what it is worth."""
+    candidate: Int[np.ndarray, " count"]
+    """Which of its candidates each image is, from 0; 0 where none is rejected."""
+    judged: Float[np.ndarray, " count"]
+    """Probability that the judge gives to its class; NaN where there is no judge."""
+
+    def better_of(self, other: "Drawn", chosen: Bool[np.ndarray, " count"]) -> "Drawn":
+        """The other's images where chosen."""
+        mine, theirs = vars(self), vars(other)
+        return Drawn(
+            **{
+                name: np.where(
+                    chosen.reshape(-1, *[1] * (mine[name].ndim - 1)), theirs[name], mine[name]
+                )
+                for name in mine
+            }
+        )
 
 
 class Sampler:
@@ -57,9 +83,11 @@ class Sampler:
         options: Seed, classes and settings.
         device: Where the prior is.
         num_classes: Classes the decoder looks at; a prior may know none itself.
+        opinion: Of the judge; needed where the options reject.
 
     Raises:
-        ParamsError: If the options ask for classes or guidance that the prior does not have.
+        ParamsError: If the options ask for classes or guidance that the prior does not have, or for
+            a variance that its latents do not have.
     """
 
     def __init__(
@@ -69,9 +97,18 @@ class Sampler:
         options: SamplingOptions,
         device: torch.device,
         num_classes: int = 0,
+        opinion: Opinion | None = None,
     ) -> None:
         self.prior, self.decode, self.options, self.device = prior, decode, options, device
+        self.opinion = opinion
+        options.check_latents(prior.spec.kind)
         self.classes = options.classes_for(max(prior.num_classes, num_classes))
+        if options.rejects and not self.classes:
+            raise ParamsError(
+                "sampling.rejection_tries: must be 1 without classes: there is none whose "
+                f"probability could be judged; got {options.rejection_tries}"
+            )
+        assert opinion is not None or not options.rejects
 
     def draw(self, start: int, stop: int) -> Drawn:
         """Images start <= i < stop; whole groups cost no more than a part of one.
@@ -81,18 +118,24 @@ class Sampler:
         """
         first = start - start % GROUP
         groups = [self._group(begin) for begin in range(first, stop, GROUP)]
+        drawn = concatenated(groups)
         inside = slice(start - first, stop - first)
-        return Drawn(
-            *(
-                np.concatenate([getattr(group, field) for group in groups])[inside]
-                for field in ("images", "latents", "labels", "log_probability")
-            )
-        )
+        return Drawn(**{name: values[inside] for name, values in vars(drawn).items()})
 
-    @torch.inference_mode()
     def _group(self, begin: int) -> Drawn:
         indices = np.arange(begin, begin + GROUP)
-        uniforms = uniforms_of_images(self.options.seed, indices, self.prior.noise_shape)
+        kept = self._candidate(indices, 0)
+        for number in range(1, self.options.rejection_tries):
+            rejected = kept.judged < self.options.rejection_threshold
+            if not rejected.any():
+                break
+            other = self._candidate(indices, number)
+            kept = kept.better_of(other, rejected & (other.judged > kept.judged))
+        return kept
+
+    @torch.inference_mode()
+    def _candidate(self, indices: Int[np.ndarray, " count"], number: int) -> Drawn:
+        uniforms = uniforms_of_images(self.options.seed, indices, self.prior.noise_shape, number)
         labels = None
         if self.classes:
             chosen = np.array(self.classes)[indices % len(self.classes)]
@@ -101,29 +144,48 @@ class Sampler:
         known = labels if self.prior.num_classes else None
         latents = self.prior.sample(known, uniforms, self.options.settings)
         log_probability = self.prior.log_prob(latents, known)
-        images = torch.cat(
-            [
-                self.decode(latents[rows], None if labels is None else labels[rows], indices[rows])
-                for rows in (slice(start, start + _DECODED) for start in range(0, GROUP, _DECODED))
-            ]
-        )
+        images = self._decoded(latents, labels, indices)
+        judged = torch.full((len(indices),), torch.nan)
+        if self.options.rejects:
+            assert self.opinion is not None and labels is not None
+            judged = self.opinion(images, labels)
         return Drawn(
             images.cpu().numpy(),
             latents.cpu().numpy(),
-            np.full(GROUP, -1) if labels is None else labels.cpu().numpy(),
+            np.full(len(indices), -1) if labels is None else labels.cpu().numpy(),
             log_probability.cpu().numpy(),
+            np.full(len(indices), number),
+            judged.cpu().numpy(),
+        )
+
+    def _decoded(
+        self, latents: Tensor, labels: Labels | None, indices: Int[np.ndarray, " count"]
+    ) -> Pixels:
+        pieces = (slice(start, start + _DECODED) for start in range(0, len(indices), _DECODED))
+        return torch.cat(
+            [
+                self.decode(latents[rows], None if labels is None else labels[rows], indices[rows])
+                for rows in pieces
+            ]
         )
 
 
-def uniforms_of_images(
-    seed: int, indices: Int[np.ndarray, " count"], noise_shape: tuple[int, int]
-) -> Float[np.ndarray, "count tokens noise_dim"]:
-    """Uniform numbers in (0, 1), float32, each image from its own stream."""
-    numbers = np.stack(
-        [
-            numpy_stream(seed, "image", int(index)).random(noise_shape, dtype=np.float32)
-            for index in indices
-        ]
+def concatenated(parts: Sequence[Drawn]) -> Drawn:
+    """Images one after another."""
+    return Drawn(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])}
     )
+
+
+def uniforms_of_images(
+    seed: int,
+    indices: Int[np.ndarray, " count"],
+    noise_shape: tuple[int, int],
+    candidate: int = 0,
+) -> Float[np.ndarray, "count tokens noise_dim"]:
+    """Uniform numbers in (0, 1), float32, each image (and candidate of it) from its own stream."""
+    further = ("candidate", candidate) if candidate else ()
+    streams = (numpy_stream(seed, "image", int(index), *further) for index in indices)
+    numbers = np.stack([stream.random(noise_shape, dtype=np.float32) for stream in streams])
     # NumPy draws multiples of 2^-24 from [0, 1): zero is moved off the edge, one never comes.
     return np.maximum(numbers, np.float32(2.0**-25))

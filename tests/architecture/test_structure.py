@@ -27,6 +27,7 @@ FLOORS = {
     "training": 4,
     "assembly": 4,
     "extractors": 4,
+    "completion": 5,
     "encoding": 5,
     "sampling": 5,
     "evaluation": 5,

@@ -234,9 +234,14 @@ def test_mixture_temperature_and_truncation():
     parts = one_dimensional([0.0, 1.0, 3.0], [-1.0, 2.0, 5.0], [0.5, 1.0, 2.0], 1)
     warm = parts.tempered(settings(temperature=2.0))
     assert warm.logits.tolist() == [[0.0, 0.5, 1.5]]
-    assert warm.stds.flatten().tolist() == [1.0, 2.0, 4.0]
+    assert torch.equal(warm.stds, parts.stds)
+    wide = parts.tempered(settings(variance_temperature=2.0))
+    assert torch.equal(wide.logits, parts.logits)
+    assert wide.stds.flatten().tolist() == [1.0, 2.0, 4.0]
     assert parts.tempered(settings(top_k=1)).logits.isfinite().tolist() == [[False, False, True]]
-    cold = parts.tempered(settings(temperature=1e-4)).from_uniforms(torch.rand(1, 2))
+    cold = parts.tempered(settings(temperature=1e-4, variance_temperature=1e-4)).from_uniforms(
+        torch.rand(1, 2)
+    )
     assert cold.item() == pytest.approx(5.0, abs=1e-2)
 
 

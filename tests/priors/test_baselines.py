@@ -16,6 +16,7 @@ from stages.priors.uniform import UniformOptions, UniformPrior
 
 HEAD = CategoricalOptions(kind="categorical", tied=False)
 SCALE = 2.5
+REFUSED = [{"temperature": 0.9}, {"guidance": 2.0}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1}]
 
 
 def uniform():
@@ -31,9 +32,7 @@ def standard_normal():
 
 
 def settings(**changes):
-    return SamplerSettings(
-        **{"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0} | changes
-    )
+    return SamplerSettings(**changes)
 
 
 def test_uniform_probabilities_of_all_grids_sum_to_one():
@@ -60,14 +59,14 @@ def test_standard_normal_is_standard_in_the_units_of_the_bottleneck():
 def test_standard_normal_samples_are_scaled_quantiles():
     prior = standard_normal()
     uniforms = torch.rand(5, *prior.noise_shape)
-    latents = prior.sample(None, uniforms, settings(temperature=0.5))
+    latents = prior.sample(None, uniforms, settings(variance_temperature=0.5))
     expected = Normal(0.0, 0.5 * SCALE).icdf(uniforms)
     torch.testing.assert_close(latents[3, 2, 1, 0], expected[3, 3, 2])
     torch.testing.assert_close(latents.flatten(2).mT, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("prior", [uniform(), standard_normal()])
-@pytest.mark.parametrize("change", [{"guidance": 2.0}, {"top_k": 5}, {"top_p": 0.9}])
+@pytest.mark.parametrize("change", REFUSED)
 def test_settings_without_a_meaning_are_refused(prior, change):
     [name] = change
     with pytest.raises(ParamsError, match=rf"sampling\.{name}: must be"):

@@ -15,6 +15,7 @@ from stages.priors.standard_normal import StandardNormalOptions, StandardNormalP
 
 HEAD = CategoricalOptions(kind="categorical", tied=False)
 SCALE = 2.5
+REFUSED = [{"temperature": 0.9}, {"guidance": 2.0}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1}]
 FAMILIES = {
     "gaussian": ((), Normal(0.0, 1.0)),
     "laplace": ((), Laplace(0.0, 1.0)),
@@ -35,9 +36,7 @@ def prior(name):
 
 
 def settings(**changes):
-    return SamplerSettings(
-        **{"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0} | changes
-    )
+    return SamplerSettings(**changes)
 
 
 @every_family
@@ -73,7 +72,7 @@ def test_of_gaussians_it_is_standard_normal():
         StandardNormalOptions(kind="standard_normal"), HEAD, spec("gaussian"), num_classes=4
     )
     uniforms = torch.rand(5, 6, 4)
-    cool = settings(temperature=0.7)
+    cool = settings(variance_temperature=0.7)
     latents = prior("gaussian").sample(None, uniforms, cool)
     torch.testing.assert_close(latents, other.sample(None, uniforms, cool))
     torch.testing.assert_close(
@@ -89,7 +88,7 @@ def test_standard_normal_refuses_other_families(name):
         )
 
 
-@pytest.mark.parametrize("change", [{"guidance": 2.0}, {"top_k": 5}, {"top_p": 0.9}])
+@pytest.mark.parametrize("change", REFUSED)
 def test_settings_without_a_meaning_are_refused(change):
     [name] = change
     with pytest.raises(ParamsError, match=rf"sampling\.{name}: must be"):

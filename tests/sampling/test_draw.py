@@ -27,6 +27,13 @@ OPTIONS = {
     "pixels": "mean",
     "guidance": 1.5,
     "batch_size": 4,
+    "min_p": 0.0,
+    "variance_temperature": 1.0,
+    "guidance_schedule": "constant",
+    "guidance_power": 1.0,
+    "guidance_interval": [0.0, 1.0],
+    "rejection_tries": 1,
+    "rejection_threshold": 1.0,
 }
 CPU = torch.device("cpu")
 
@@ -77,7 +84,7 @@ def test_images_do_not_depend_on_the_batch_they_are_drawn_in(stored):
     draws = sampler(stored)
     count = GROUP + 7
     whole = fields(draws.draw(0, count))
-    assert [len(values) for values in whole] == [count] * 4
+    assert [len(values) for values in whole] == [count] * 6
     for batch_size in (1, 3, 7):
         for start in (0, 5, GROUP - 1, GROUP):
             part = fields(draws.draw(start, min(start + batch_size, count)))

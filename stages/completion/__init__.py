@@ -1,0 +1,1 @@
+"""The rest of an image of which a part is known."""

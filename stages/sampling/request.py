@@ -1,0 +1,107 @@
+"""What a person asks for on the command line: the sampling section with some values replaced."""
+
+import argparse
+import difflib
+from typing import Any
+
+from stages.core.devices import Device
+from stages.core.errors import ArtifactError, ParamsError
+from stages.core.sections import PARAMS_PATH, Section, parse_params, read_yaml
+from stages.sampling.options import SamplingOptions
+from stages.sampling.trained import PATHS
+
+__all__ = ["Params", "add_settings", "label_of", "requested_params", "require_trained"]
+
+_SETTINGS: dict[str, tuple[type, str]] = {
+    "seed": (int, "other numbers, other images"),
+    "temperature": (float, "below 1: safer, less diverse"),
+    "top_k": (int, "only the k most probable codes; 0: all"),
+    "top_p": (float, "only the most probable codes up to this probability"),
+    "min_p": (float, "only codes this times as probable as the best; 0: all"),
+    "variance_temperature": (float, "spread of continuous latents"),
+    "guidance": (float, "above 1: more typical of the class"),
+    "guidance_schedule": (str, "constant, linear or cosine"),
+}
+
+
+class Params(Section):
+    """The sections of params.yaml that matter here."""
+
+    device: Device
+    sampling: SamplingOptions
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add one option for each setting of the sampler; what is not given is as in params.yaml."""
+    for name, (type, meaning) in _SETTINGS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type, metavar="N", help=meaning)
+    parser.add_argument(
+        "--rejection",
+        type=float,
+        metavar="SHARE",
+        help="the judge keeps this share of all candidates: 0.25 the best of 4; 1: off",
+    )
+
+
+def requested_params(options: argparse.Namespace, **values: Any) -> Params:
+    """params.yaml's sampling section with what was asked for.
+
+    Args:
+        options: With the attributes of `add_settings`.
+        **values: Further values of the section.
+
+    Raises:
+        ParamsError: If a value may not be, or contradicts another.
+    """
+    raw = read_yaml(PARAMS_PATH)
+    if not isinstance(raw.get("sampling"), dict):
+        raise ParamsError(f"{PARAMS_PATH}: must hold a section `sampling`")
+    given = {name: getattr(options, name) for name in _SETTINGS}
+    asked = {name: value for name, value in given.items() if value is not None}
+    if asked.get("guidance") == 1:
+        asked |= {"guidance_schedule": "constant", "guidance_interval": [0.0, 1.0]}
+    if asked.get("guidance_schedule") == "constant":
+        asked["guidance_power"] = 1.0
+    if options.rejection is not None:
+        if not 0 < options.rejection <= 1:
+            raise ParamsError(
+                f"--rejection: must be the share to keep, in (0, 1]; got {options.rejection}"
+            )
+        asked |= {"rejection_tries": round(1 / options.rejection), "rejection_threshold": 1.0}
+    raw["sampling"] = raw["sampling"] | asked | values
+    return parse_params(Params, raw, source=str(PARAMS_PATH), strict=False)
+
+
+def label_of(name: str, class_names: list[str] | None, num_classes: int) -> int:
+    """The class of that name or number.
+
+    Raises:
+        ParamsError: If there is none; with the nearest.
+    """
+    names = class_names or [str(label) for label in range(num_classes)]
+    if not names:
+        raise ParamsError(f"the prior that is here knows no classes; {name!r} was asked for")
+    if name in names:
+        return names.index(name)
+    if name.isdecimal() and int(name) < len(names):
+        return int(name)
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ParamsError(
+        f"class {name!r} is not one of {', '.join(names)}, nor a number from 0 to "
+        f"{len(names) - 1}{hint}"
+    )
+
+
+def require_trained() -> None:
+    """Say what to do where nothing is trained yet.
+
+    Raises:
+        ArtifactError: If there is no prior or no autoencoder.
+    """
+    missing = [str(PATHS[part]) for part in ("autoencoder", "prior") if not PATHS[part].exists()]
+    if missing:
+        raise ArtifactError(
+            f"nothing is trained here yet: {' and '.join(missing)} must be there; train first "
+            "(`python -m pipelines run`), from the root of the project"
+        )
