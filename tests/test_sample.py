@@ -177,6 +177,26 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(monkeypatch):
     assert draws == [0, GROUP, GROUP]
 
 
+def test_a_killed_small_job_grows_to_the_bytes_of_an_undisturbed_large_one(monkeypatch):
+    inputs = make_line()
+    count = 5 * GROUP + 11
+    whole = run_it(inputs, work="whole", count=count, batch_size=7).digest
+    run_it(inputs, work="grown", count=GROUP - 3, batch_size=1)
+    write = stages.sampling.pieces._write
+
+    def dying_write(drawn, path):
+        path.with_name(f".{path.name}").write_bytes(b"half a piece")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages.sampling.pieces, "_write", dying_write)
+    with pytest.raises(KeyboardInterrupt):
+        run_it(inputs, work="grown", count=count, batch_size=2 * GROUP)
+    monkeypatch.setattr(stages.sampling.pieces, "_write", write)
+    # batch_size is one of the numbers that the artifact tells, not one that shapes it.
+    run_it(inputs, work="grown", count=count, batch_size=3 * GROUP)
+    assert run_it(inputs, work="grown", count=count, batch_size=7).digest == whole
+
+
 def test_a_stop_between_pieces_interrupts():
     inputs = make_line()
     params = parse_params(

@@ -12,6 +12,14 @@ rejects draws from a bounding density; here a fixed number of candidates is draw
 of the two mixtures and one is kept with its importance weight (sampling-importance-resampling,
 Rubin 1987): exact as the number grows, exact for g = 0 and g = 1 already, and always the same
 number of uniforms per token.
+
+Above g = 1 the guided density need not exist: where a component of p_c is wider than all of p_u its
+tail is lifted by (p_c / p_u)^(g-1) until nothing can be normalised, and candidates would be the
+wilder the more of them there are. For two Gaussians the power at which the guided variance stops
+being positive is s_u^2 / (s_c^2 - s_u^2). So a row's power g - 1 is bounded by a third of what its
+mixtures bear in every direction (`power_limit`): the guided tail is then at most sqrt(3/2) times as
+wide as that of p_c, and the importance weights have a variance. Rows whose class narrows the
+density, the usual case, are not touched.
 """
 
 import math
@@ -30,6 +38,9 @@ from stages.nn.inverse_cdf import index_from_uniform, normal_from_uniform, trunc
 from stages.nn.transformer import INITIAL_STD
 
 __all__ = ["DiagonalMixture", "MixtureHead", "MixtureOptions"]
+
+_BEARABLE = 1 / 3
+"""Share of the power that cannot be normalised any more; weights have a variance below a half."""
 
 # softplus(_UNIT) = 1: components start as wide as the latents.
 _UNIT = math.log(math.e - 1)
@@ -72,6 +83,26 @@ class DiagonalMixture:
         logits = self.logits / settings.temperature
         kept = truncated(logits, settings.top_k, settings.top_p, settings.min_p)
         return DiagonalMixture(kept, self.means, self.stds * settings.variance_temperature)
+
+    def power_limit(self, other: "DiagonalMixture") -> Float[Tensor, "*rows"]:
+        """A power below which self (self / other)^power can be normalised; inf: any.
+
+        Far out in a direction, the widest component there is the whole mixture. For component k of
+        self, component j of the other bears the power p in every direction where in every channel
+
+            (1 + p) / s_k^2 - p / s_j^2 > 0,   that is   p < s_j^2 / (s_k^2 - s_j^2) if s_k > s_j;
+
+        one such j is enough, and every k needs one. Exact for single Gaussians; for mixtures it may
+        lie below the true limit, never above.
+        """
+        own = self.stds.square().unsqueeze(-2)
+        others = other.stds.square().unsqueeze(-3)
+        in_channel = torch.where(own > others, others / (own - others), torch.inf)
+        of_pair = in_channel.amin(dim=-1)
+        # Components that truncation removed need nothing, and bear nothing.
+        of_pair = of_pair.masked_fill(other.logits.isneginf().unsqueeze(-2), -torch.inf)
+        of_component = of_pair.amax(dim=-1).masked_fill(self.logits.isneginf(), torch.inf)
+        return of_component.amin(dim=-1)
 
     def from_uniforms(
         self, uniforms: Float[Tensor, "batch numbers"]
@@ -134,7 +165,7 @@ class MixtureHead(Head):
     ) -> Float[Tensor, "batch channels"]:
         """The numbers of one cell per row.
 
-        Temperature and truncation act on both mixtures before guidance does.
+        Temperatures and truncation act on both mixtures before guidance does.
         """
         with_class = self.mixture(hidden).tempered(settings)
         numbers = 1 + self.channels
@@ -142,9 +173,11 @@ class MixtureHead(Head):
             return with_class.from_uniforms(uniforms[:, :numbers])
         without_class = self.mixture(unconditional).tempered(settings)
         if settings.guidance < 1:
-            proposal, power = without_class, settings.guidance
+            proposal, power = without_class, torch.full_like(uniforms[:, 0], settings.guidance)
         else:
-            proposal, power = with_class, settings.guidance - 1
+            proposal = with_class
+            bearable = _BEARABLE * with_class.power_limit(without_class)
+            power = bearable.clamp(max=settings.guidance - 1)
         draws = torch.stack(
             [
                 proposal.from_uniforms(uniforms[:, i * numbers : (i + 1) * numbers])
@@ -152,5 +185,5 @@ class MixtureHead(Head):
             ]
         )
         ratios = with_class.log_prob(draws) - without_class.log_prob(draws)
-        chosen = index_from_uniform(power * ratios.mT, uniforms[:, -1])
+        chosen = index_from_uniform(power.unsqueeze(1) * ratios.mT, uniforms[:, -1])
         return draws[chosen, torch.arange(len(chosen), device=chosen.device)]

@@ -3,13 +3,15 @@
 import errno
 import json
 import os
+import re
 import signal
 from typing import Literal
 
 import pytest
 
+import stages.core.stage
 from stages.core.artifacts import new_artifact
-from stages.core.errors import DataError
+from stages.core.errors import DataError, Interrupted
 from stages.core.sections import Section
 from stages.core.stage import run_stage
 from stages.training.checkpoint import write_checkpoint
@@ -42,6 +44,47 @@ def test_done_leaves_a_marker_and_no_work(workspace):
     marker = json.loads((workspace / "data/runs/toy.json").read_text())
     assert marker["stage"] == "toy"
     assert [p.suffix for p in (workspace / ".work/toy").iterdir()] == [".lock"]
+
+
+def run_growing(workspace, seed, leave):
+    params = workspace / "params.yaml"
+    params.write_text(re.sub(r"(?m)^seed: \d+", f"seed: {seed}", params.read_text()))
+    seen = []
+
+    def program(params, run):
+        seen.extend(sorted(path.name for path in run.kept.iterdir()))
+        for name in leave:
+            (run.kept / name).write_bytes(b"piece")
+        (run.work / "scratch").mkdir()
+        (run.work / "tracking.json").write_text("{}")
+        if params.seed == 9:
+            raise Interrupted("half of it")
+
+    try:
+        run_stage("toy", Params, program, lambda params: {}, grows=["seed"])
+    except SystemExit as stopped:
+        assert stopped.code == 75
+    return seen
+
+
+def test_growing_work_goes_on_from_what_was_kept(workspace):
+    assert run_growing(workspace, 1, ["first"]) == []
+    [work] = [path for path in (workspace / ".work/toy").iterdir() if path.is_dir()]
+    assert [path.name for path in work.iterdir()] == ["kept"]
+    assert run_growing(workspace, 2, ["second"]) == ["first"]
+    assert run_growing(workspace, 1, []) == ["first", "second"]
+
+
+def test_what_another_work_had_kept_goes_and_what_was_interrupted_stays(workspace, monkeypatch):
+    works = workspace / ".work/toy"
+    names = iter(["finished", "interrupted", "last"])
+    monkeypatch.setattr(stages.core.stage, "_code_digest", lambda: next(names))
+    run_growing(workspace, 1, ["piece"])
+    [finished] = [path for path in works.iterdir() if path.is_dir()]
+    run_growing(workspace, 9, ["piece"])
+    [interrupted] = [path for path in works.iterdir() if path.is_dir() and path != finished]
+    run_growing(workspace, 1, ["piece"])
+    assert not finished.exists() and (interrupted / "kept/piece").exists()
 
 
 def test_a_users_mistake_is_one_message(workspace, capsys):

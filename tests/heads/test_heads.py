@@ -1,5 +1,7 @@
 """Laws of every head: densities, draws, guidance."""
 
+import math
+
 import pytest
 import torch
 from scipy.stats import chi2
@@ -270,6 +272,100 @@ def test_mixture_guidance_follows_the_density_ratio(guidance, monkeypatch):
         at = grid[1:][torch.searchsorted(below, quantile)]
         # 40 candidates leave a bias of order 1/40; four standard errors of the count are 0.014.
         assert (drawn < at).double().mean().item() == pytest.approx(quantile, abs=0.03)
+
+
+def test_mixture_guidance_is_bounded_where_the_guided_density_does_not_exist(monkeypatch):
+    head, count = mixture(channels=1, components=1, candidates=100), 20_000
+    wide, narrow = (one_dimensional([0.0], [0.0], [std], count) for std in (1.2, 1.0))
+    limit = 1.0 / (1.44 - 1.0)
+    torch.testing.assert_close(wide.power_limit(narrow), torch.full((count,), limit))
+    assert narrow.power_limit(wide).isinf().all()
+    parts = [wide, narrow]
+    monkeypatch.setattr(head, "mixture", lambda hidden: parts[int(hidden[0, 0])])
+    drawn = head.sample(
+        torch.zeros(count, WIDTH),
+        torch.ones(count, WIDTH),
+        torch.rand(count, head.noise_dim),
+        settings(guidance=50.0),
+    )
+    # A third of the limit leaves a Gaussian of variance 3/2 of the class's. Five standard errors
+    # of a variance, and 1/100 for the bias of 100 candidates.
+    expected = 1.5 * 1.44
+    error = 5 * expected * (2 / count) ** 0.5 + expected / 100
+    assert drawn.square().mean().item() == pytest.approx(expected, abs=error)
+
+
+def test_below_the_limit_the_guided_density_falls_in_every_direction():
+    torch.manual_seed(3)
+    first, second = (
+        DiagonalMixture(torch.randn(50, 4), torch.randn(50, 4, 3), 0.5 + torch.rand(50, 4, 3))
+        for _ in range(2)
+    )
+    limit = first.power_limit(second)
+    assert limit.isfinite().sum() > 20
+    power = 0.95 * limit.clamp(max=20)
+    directions = torch.randn(200, 50, 3)
+    directions /= directions.norm(dim=-1, keepdim=True)
+    near, far = (
+        (1 + power) * first.log_prob(radius * directions)
+        - power * second.log_prob(radius * directions)
+        for radius in (300.0, 600.0)
+    )
+    assert (far < near).all()
+    # Removed components of the first ask for nothing, those of the second bear nothing.
+    gone = torch.tensor([0.0, 0.0, -torch.inf, -torch.inf]).expand(50, 4)
+    without = DiagonalMixture(gone, first.means, first.stds).power_limit(second)
+    alone = DiagonalMixture(gone[:, :2], first.means[:, :2], first.stds[:, :2])
+    assert torch.equal(without, alone.power_limit(second)) and (without >= limit).all()
+    cut = DiagonalMixture(gone, second.means, second.stds)
+    assert (first.power_limit(cut) <= limit).all()
+
+
+def test_variance_temperature_multiplies_the_deviation_of_what_is_drawn():
+    head, count = mixture(channels=2, components=1), 20_000
+    hidden = torch.randn(WIDTH)
+    uniforms = torch.rand(count, head.noise_dim)
+    stds = head.mixture(hidden).stds[0]
+    for factor in (0.5, 1.7):
+        drawn = head.sample(
+            rows(hidden, count), None, uniforms, settings(variance_temperature=factor)
+        )
+        # Five standard errors of a standard deviation: 5 / sqrt(2 N), 2.5 % here.
+        ratio = drawn.std(dim=0) / (factor * stds)
+        assert (ratio - 1).abs().max() < 5 / (2 * count) ** 0.5
+
+
+def test_min_p_and_the_schedule_reach_the_draw():
+    head, count = categorical(), 500
+    hidden = torch.randn(WIDTH)
+    probabilities = head.logits(hidden).softmax(-1)
+    drawn = head.sample(rows(hidden, count), None, torch.rand(count, 1), settings(min_p=0.5))
+    allowed = (probabilities >= 0.5 * probabilities.max()).nonzero().flatten()
+    assert set(drawn.tolist()) == set(allowed.tolist())
+
+
+@pytest.mark.parametrize("power", [1.0, 2.75])
+def test_schedules_are_their_closed_forms(power):
+    def guidance(schedule, token, tokens=8, **changes):
+        how = settings(guidance=3.0, guidance_schedule=schedule, guidance_power=power, **changes)
+        return how.at(token, tokens).guidance
+
+    assert [guidance("linear", t) for t in (0, 4)] == pytest.approx([1, 1 + 2 * 0.5**power])
+    assert guidance("cosine", 0) == 1
+    grown = math.sin(math.pi / 2 * 0.5**power) ** 2
+    assert guidance("cosine", 4) == pytest.approx(1 + 2 * grown)
+    rising = [guidance("cosine", t) for t in range(8)]
+    assert rising == sorted(rising) and rising[-1] < 3
+    assert guidance("constant", 3) == 3
+    inside = [guidance("constant", t, guidance_interval=(0.25, 0.75)) for t in range(8)]
+    assert inside == [1, 1, 3, 3, 3, 3, 1, 1]
+
+
+def test_the_settings_of_a_token_are_numbers_only():
+    how = settings(guidance=3.0, guidance_schedule="cosine", guidance_interval=(0.1, 0.9), top_k=2)
+    once = how.at(3, 7)
+    assert once.at(5, 9) == once and once.top_k == 2
+    assert MODEL.at(2, 5) == MODEL
 
 
 def test_mixture_guidance_0_is_the_unconditional_density():

@@ -56,3 +56,21 @@ def test_top_p_counts_within_the_top_k():
     # Of the top two, 0.4 / 0.7 = 0.57 of the probability is the first's.
     assert truncated(LOGITS[None], 2, 0.5)[0].isfinite().sum() == 1
     assert truncated(LOGITS[None], 2, 0.6)[0].isfinite().sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("min_p", "kept"), [(0.24, 4), (0.26, 3), (0.49, 3), (0.51, 2), (0.74, 2), (0.76, 1)]
+)
+def test_min_p_keeps_what_is_at_least_so_many_times_as_probable_as_the_best(min_p, kept):
+    left = truncated(LOGITS[None] + 7.0, 0, 1.0, min_p)[0].isfinite()
+    assert left.tolist() == [False] * (4 - kept) + [True] * kept
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(2, 1.0), (0, 0.6), (3, 0.8)])
+def test_min_p_takes_from_what_the_others_leave(top_k, top_p):
+    torch.manual_seed(0)
+    logits = 2 * torch.randn(50, 7)
+    both = truncated(logits, top_k, top_p, 0.3).isfinite()
+    alone = truncated(logits, 0, 1.0, 0.3).isfinite()
+    assert torch.equal(both, alone & truncated(logits, top_k, top_p).isfinite())
+    assert both.any(dim=1).all()

@@ -1,0 +1,61 @@
+"""Settings that contradict each other are refused in one message."""
+
+import pytest
+
+from stages.core.errors import ParamsError
+from stages.core.sections import read_yaml, validate
+from stages.heads.base import SamplerSettings
+from stages.sampling.options import SamplingOptions
+
+
+@pytest.fixture
+def section(project):
+    return read_yaml(project / "params.yaml")["sampling"]
+
+
+def test_params_as_they_stand_ask_for_the_model_itself(section):
+    options = validate(SamplingOptions, section, source="params.yaml")
+    assert options.settings == SamplerSettings() and not options.rejects
+
+
+def test_every_setting_reaches_the_prior(section):
+    changes = {
+        "temperature": 0.9,
+        "top_k": 3,
+        "top_p": 0.8,
+        "guidance": 2.0,
+        "min_p": 0.1,
+        "variance_temperature": 0.7,
+        "guidance_schedule": "cosine",
+        "guidance_power": 2.5,
+        "guidance_interval": [0.1, 0.6],
+    }
+    options = validate(SamplingOptions, section | changes, source="params.yaml")
+    assert vars(options.settings) == changes | {"guidance_interval": (0.1, 0.6)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"guidance": 2.0, "guidance_interval": [0.7, 0.2]}, "must begin before it ends"),
+        ({"guidance_schedule": "linear"}, "guidance 1 is no guidance"),
+        ({"guidance_interval": [0.0, 0.5]}, "guidance 1 is no guidance"),
+        ({"guidance": 2.0, "guidance_power": 2.0}, "guidance_power must be 1 with guidance_sched"),
+        ({"rejection_threshold": 0.5}, "rejection_threshold must be 1 with rejection_tries 1"),
+        ({"min_p": 1.0}, "min_p: Input should be less than 1"),
+        ({"guidance_interval": [0.0, 1.5]}, "guidance_interval.1: Input should be less than"),
+        ({"guidance_schedule": "sine"}, "guidance_schedule: Input should be 'constant', 'linear'"),
+        ({"rejection_tries": 0}, "rejection_tries: Input should be greater than 0"),
+    ],
+)
+def test_contradictions_are_refused(section, changes, message):
+    with pytest.raises(ParamsError, match=message) as refusal:
+        validate(SamplingOptions, section | changes, source="params.yaml")
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_codes_have_no_variance(section):
+    options = validate(SamplingOptions, section | {"variance_temperature": 0.9}, source="p")
+    options.check_latents("continuous")
+    with pytest.raises(ParamsError, match="variance_temperature: must be 1 for codes"):
+        options.check_latents("codes")
