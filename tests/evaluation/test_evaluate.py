@@ -4,7 +4,9 @@ import json
 import math
 import re
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +14,16 @@ import pytest
 import torch
 
 from stages.core.artifacts import file_sha256, new_artifact, open_artifact
-from stages.core.errors import ArtifactError
+from stages.core.errors import ArtifactError, Interrupted, ParamsError
 from stages.evaluate import INPUTS, Params, evaluate
 from stages.evaluation.judgement import judge_line
 from stages.evaluation.line import open_line
 from stages.evaluation.options import EvaluateOptions
+from stages.extractors.resnet56_cifar10 import (
+    ResNet56,
+    ResNet56Cifar10,
+    ResNet56Cifar10Options,
+)
 from stages.metrics.protocol import Protocol, SamplerRecord
 from tests.evaluation.tiny_line import (
     CODES,
@@ -49,11 +56,11 @@ OPTIONS = {
 }
 
 
-def params(**changes: int) -> Params:
+def params(**changes: Any) -> Params:
     return Params(seed=3, device="cpu", evaluate=EvaluateOptions(**{**OPTIONS, **changes}))
 
 
-def evaluated(folder: Path, **changes: int) -> dict[str, dict]:
+def evaluated(folder: Path, **changes: Any) -> dict[str, dict]:
     evaluate(params(**changes), run_of("evaluate", folder, *INPUTS))
     return json.loads((folder / "data/metrics/figures.json").read_text())
 
@@ -231,6 +238,58 @@ def test_a_sample_copied_from_training_is_found(line: Path) -> None:
     assert judgement.sample_neighbours[2, 0] == 19
     assert judgement.sample_distances[2, 0] == pytest.approx(0, abs=1e-5)
     assert (np.delete(judgement.sample_distances[:, 0], 2) > 1e-3).all()
+
+
+@codes
+def test_another_network_has_figures_of_its_own_name(
+    line: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(2)
+    network = ResNet56Cifar10(ResNet56(), "a checksum")
+    monkeypatch.setattr(ResNet56Cifar10, "open", classmethod(lambda *_: network))
+    named = ResNet56Cifar10Options(kind="resnet56_cifar10", weights="somewhere")
+    figures = evaluated(line, networks=(named,))
+    for name in (
+        "frechet_resnet56_cifar10",
+        "reconstruction_frechet_resnet56_cifar10",
+        "frechet_resnet56_cifar10_floor",
+    ):
+        protocol = figures[name]["protocol"]
+        assert protocol["extractor_sha256"] == "a checksum"
+        assert protocol["resize"] == "bilinear, 8x12 to 32x32, on float32, not rounded"
+        assert protocol["antialias"] is True
+        assert protocol["details"]["grey"] == "repeated to three channels"
+    assert figures["frechet_classifier"]["protocol"]["resize"] == "none"
+    # Its classes are not those of these images.
+    assert not [name for name in figures if "class_accuracy_resnet56" in name]
+
+
+@codes
+def test_a_missing_network_ends_it_before_anything_is_looked_at(line: Path) -> None:
+    named = ResNet56Cifar10Options(kind="resnet56_cifar10", weights="no/such.th")
+    with pytest.raises(ParamsError, match="no/such.th: no such file"):
+        evaluated(line, networks=(named,))
+    assert not list((line / ".work").rglob("*.npy"))
+
+
+@codes
+def test_an_interrupted_judgement_goes_on_and_ends_alike(line: Path) -> None:
+    evaluated(line)
+    whole = open_artifact(line / "data/metrics", "metrics").digest
+    shutil.rmtree(line / ".work")
+    run = run_of("evaluate", line, *INPUTS)
+    pieces = iter(range(1000))
+
+    class Stop(threading.Event):
+        def is_set(self) -> bool:
+            return next(pieces) == 4
+
+    run.stop = Stop()
+    with pytest.raises(Interrupted):
+        evaluate(params(), run)
+    assert list((line / ".work/features").glob("*/features.npy"))
+    evaluated(line)
+    assert open_artifact(line / "data/metrics", "metrics").digest == whole
 
 
 @codes
