@@ -24,6 +24,7 @@ from stages.extractors.resnet56_cifar10 import (
     ResNet56Cifar10,
     ResNet56Cifar10Options,
 )
+from stages.metrics.pair import DistanceOptions
 from stages.metrics.protocol import Protocol, SamplerRecord
 from tests.evaluation.tiny_line import (
     CODES,
@@ -53,6 +54,15 @@ OPTIONS = {
     "iwae_images": 0,
     "iwae_batch_size": 4,
     "networks": (),
+    "distances": DistanceOptions(
+        resamples=20,
+        level=0.9,
+        infinity_points=4,
+        kernel_block=0,
+        precision_neighbours=2,
+        density_neighbours=3,
+        score_splits=3,
+    ),
 }
 
 
@@ -111,7 +121,7 @@ def test_every_figure_is_finite_and_says_how_it_was_taken(line: Path) -> None:
     for name, figure in figures.items():
         assert figure["name"] == name and math.isfinite(figure["value"])
         assert figure["direction"] in ("lower", "higher", "none") and figure["unit"]
-        expected = {"samples": SAMPLING["count"], "training split": COUNTS["train"]}
+        expected = {"samples": SAMPLING["count"], "training split": SAMPLING["count"]}
         assert figure["n"] == expected.get(figure["protocol"]["images"], COUNTS["test"]) or (
             name == "neighbour_distance_ratio" and figure["n"] == OPTIONS["neighbour_queries"]
         )
