@@ -20,7 +20,8 @@ from stages.core.shapes import Labels, Pixels
 from stages.metrics.base import Figure, Protocol
 from stages.metrics.class_accuracy import ClassAccuracy
 from stages.metrics.frechet import FeatureMoments, frechet_figure
-from stages.metrics.neighbours import NearestNeighbours, memorisation_figure
+from stages.metrics.memorisation import Memorisation, judge_distances
+from stages.metrics.neighbours import NearestNeighbours
 
 __all__ = ["NEIGHBOURS", "Comparison"]
 
@@ -84,6 +85,11 @@ class Comparison:
         """Of the queried test images to their nearest training images, ascending."""
         return self.neighbours.distances[self.num_queries :].cpu()
 
+    @property
+    def memorisation(self) -> Memorisation:
+        """Whether samples come nearer to training images than test images do."""
+        return judge_distances(self.sample_distances[:, 0], self.test_distances[:, 0])
+
     def figures(self, of_test: Protocol, of_samples: Protocol, of_train: Protocol) -> list[Figure]:
         """All comparisons.
 
@@ -103,7 +109,7 @@ class Comparison:
                 of_test.also(images="reconstructions of the reference images themselves"),
             ),
             frechet_figure(f"{name}_floor", moments["train"], test, of_train),
-            memorisation_figure(self.sample_distances[:, 0], self.test_distances[:, 0], of_samples),
+            *self.memorisation.figures(of_samples),
         ]
         return [*result, *self._accuracies(of_test, of_samples)]
 
