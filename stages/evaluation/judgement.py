@@ -30,6 +30,7 @@ from stages.metrics.base import Figure, Metric
 from stages.metrics.codes import CodeUsage
 from stages.metrics.latents import LatentActivity
 from stages.metrics.likelihood import TwoStageLikelihood
+from stages.metrics.memorisation import Memorisation
 from stages.metrics.perceptual import PerceptualSimilarity
 from stages.metrics.reconstruction import Reconstruction
 from stages.nn.lpips import open_lpips
@@ -56,6 +57,12 @@ class Judgement:
     of test images; (samples, neighbours)."""
     sample_neighbours: np.ndarray
     """The rows of these images in the training split."""
+    test_distances: np.ndarray
+    """Distances of test images to their nearest training image, in the same units; (test,)."""
+    usual_distance: float
+    """That unit: the median distance of test images, in features."""
+    memorisation: Memorisation
+    """What these distances say."""
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -163,6 +170,9 @@ def _judgement(
         per_factor=per_factor,
         sample_distances=(comparison.sample_distances / usual).numpy(),
         sample_neighbours=comparison.neighbours.rows[: comparison.num_queries].cpu().numpy(),
+        test_distances=(comparison.test_distances[:, 0] / usual).numpy(),
+        usual_distance=usual.item(),
+        memorisation=comparison.memorisation,
     )
 
 
