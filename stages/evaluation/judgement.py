@@ -32,6 +32,7 @@ from stages.metrics.base import Figure, Metric
 from stages.metrics.codes import CodeUsage
 from stages.metrics.latents import LatentActivity
 from stages.metrics.likelihood import TwoStageLikelihood
+from stages.metrics.memorisation import Memorisation
 from stages.metrics.perceptual import PerceptualSimilarity
 from stages.metrics.reconstruction import Reconstruction
 from stages.nn.lpips import open_lpips
@@ -58,6 +59,12 @@ class Judgement:
     of test images; (samples, neighbours)."""
     sample_neighbours: np.ndarray
     """The rows of these images in the training split."""
+    test_distances: np.ndarray
+    """Distances of test images to their nearest training image, in the same units; (test,)."""
+    usual_distance: float
+    """That unit: the median distance of test images, in features."""
+    memorisation: Memorisation
+    """What these distances say."""
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -112,7 +119,7 @@ def judge_line(
     nearest = nearest_training_images(
         own.sets, sets["train"].rows, options.neighbour_queries, run.raise_if_stopped
     )
-    groups[own.title].append(nearest.figure(own.protocols["samples"]))
+    groups[own.title] += nearest.memorisation.figures(own.protocols["samples"])
     return _judgement(groups, metrics, comparisons, nearest, factors)
 
 
@@ -169,8 +176,11 @@ def _judgement(
         profile_title=title,
         per_class=_per_class(comparisons),
         per_factor=None if factors is None else factors.table,
-        sample_distances=nearest.in_test_units.numpy(),
+        sample_distances=(nearest.sample_distances / nearest.usual).numpy(),
         sample_neighbours=nearest.sample_rows.numpy(),
+        test_distances=(nearest.test_distances[:, 0] / nearest.usual).numpy(),
+        usual_distance=nearest.usual,
+        memorisation=nearest.memorisation,
     )
 
 

@@ -123,7 +123,8 @@ def test_every_figure_is_finite_and_says_how_it_was_taken(line: Path) -> None:
         assert figure["direction"] in ("lower", "higher", "none") and figure["unit"]
         expected = {"samples": SAMPLING["count"], "training split": SAMPLING["count"]}
         assert figure["n"] == expected.get(figure["protocol"]["images"], COUNTS["test"]) or (
-            name == "neighbour_distance_ratio" and figure["n"] == OPTIONS["neighbour_queries"]
+            name in ("neighbour_distance_ratio", "near_copy_share")
+            and figure["n"] == OPTIONS["neighbour_queries"]
         )
         assert Protocol.from_json(figure["protocol"]).to_json() == figure["protocol"]
         assert figure["protocol"]["reference_sha256"] == reference
@@ -223,8 +224,16 @@ def test_equal_lines_give_equal_bytes_and_everything_is_logged(line: Path) -> No
     assert open_artifact(line / "data/metrics", "metrics").digest == first.digest
     assert run.tracker.metrics == json.loads((line / "data/metrics/metrics.json").read_text())
     pictures = {"reconstructions.png", "samples.png", "neighbours.png", "latents.png"}
-    assert pictures | {"report.html", "figures.json"} == set(run.tracker.files)
+    pictures |= {"neighbour_distances.png"}
+    logged = {"report.html", "figures.json", "params.json"}
+    assert pictures | logged == set(run.tracker.files)
     assert pictures < first.files.keys()
+    headline = Protocol.from_json(json.loads(run.tracker.tags["protocol.frechet_classifier"]))
+    assert headline.sampler == SamplerRecord.of(SAMPLING)
+    assert run.tracker.tags["memorisation"] == "no sign"
+    report = (line / "data/metrics/report.html").read_text()
+    copy = (run.work / "report.html").read_text()
+    assert "http://tracker.example/#/experiments/7/runs/a1" in copy and "http" not in report
 
 
 @codes
@@ -303,6 +312,24 @@ def test_an_interrupted_judgement_goes_on_and_ends_alike(line: Path) -> None:
 
 
 @codes
+def test_a_line_that_copies_is_accused_everywhere(
+    line: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = open_artifact(line / "data/samples", "samples")
+    train = np.load(line / "data/prepared/train/images.npy")
+    table = pd.read_parquet(line / "data/samples/samples.parquet")
+    with new_artifact(line / "data/samples", "samples", artifact.about) as building:
+        np.save(building / "images.npy", train[: len(table)])
+        table.to_parquet(building / "samples.parquet")
+    run = run_of("evaluate", line, *INPUTS)
+    evaluate(params(), run)
+    assert run.tracker.tags["memorisation"] == "suspected"
+    assert "Copies suspected: 9 of 9 samples" in capsys.readouterr().err
+    report = (line / "data/metrics/report.html").read_text()
+    assert 'class="verdict alarm"' in report and "Copies suspected" in report
+
+
+@codes
 def test_parts_that_do_not_belong_together_are_refused(line: Path) -> None:
     before = open_artifact(line / "data/prior", "prior").digest
     torch.manual_seed(99)
@@ -320,8 +347,10 @@ def test_the_report_holds_everything_and_loads_nothing(line: Path) -> None:
     report = (line / "data/metrics/report.html").read_text()
     for name, figure in figures.items():
         assert f'id="{name}"' in report and repr(float(figure["value"])) in report
-    for source in re.findall(r'(?:src|href)="([^"]*)"', report):
+    for source in re.findall(r'src="([^"]*)"', report):
         assert source.startswith("data:image/png;base64,")
+    for target in re.findall(r'href="([^"]*)"', report):
+        assert target.startswith("#") and f'id="{target[1:]}"' in report
     assert "http" not in report and "<script" not in report and "@import" not in report
     assert all(re.findall(r'<img [^>]*alt="[^"]+"', report))
     shown = {path.name for path in (line / "data/metrics").glob("*.png")}
