@@ -50,11 +50,12 @@ class AskedClasses:
             if self._counts[of].asked.sum() > 0
         ]
 
-    def table(self, names: list[str]) -> pd.DataFrame:
+    def table(self) -> pd.DataFrame:
         """One row per class; empty cells where nothing was asked for."""
-        columns = {
-            f"{of}_{what}": values
-            for of, counts in self._counts.items()
-            for what, values in (("images", counts.asked), ("accuracy", counts.per_class))
-        }
-        return pd.DataFrame({"label": np.arange(len(names)), "name": names, **columns})
+        return pd.DataFrame(
+            {
+                f"{of}_{what}": values
+                for of, counts in self._counts.items()
+                for what, values in (("images", counts.asked), ("accuracy", counts.per_class))
+            }
+        )

@@ -1,47 +1,51 @@
-"""Sets of images compared in the features of one network.
+"""Sets of images compared with the test images in the features of one network.
 
-    NAME                    samples against test
-    reconstruction_NAME     reconstructions against test: what the first stage costs alone
-    NAME_floor              train against test: what is left for real images
+    NAME                    samples
+    reconstruction_NAME     reconstructions: what the first stage costs alone
+    NAME_floor              training images, as many as there are samples where there are so many
 
-NAME is `fid` in Inception and `frechet_NETWORK` in any other. Reconstructions are of the very
-images they are compared with, so theirs can lie below the floor.
+NAME is that of a distance (stages/metrics/distances.py). Reconstructions are of the very images
+they are compared with, so theirs can lie below the floor; only the Frechet and the kernel distance
+are taken of them. The floor is what real images get, and no model can be expected to beat it. It is
+taken at the number of samples, as most distances depend on that.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import pandas as pd
-import torch
 
-from stages.core.stage import Run, work_root
 from stages.evaluation.asked_classes import AskedClasses
-from stages.evaluation.feature_store import FeatureStore
-from stages.evaluation.image_sets import ImageSet
-from stages.evaluation.protocols import in_features
+from stages.evaluation.observe import evenly_spaced
 from stages.extractors.base import Extractor
 from stages.metrics.base import Figure, Protocol
+from stages.metrics.distances import DISTANCES
 from stages.metrics.feature_set import FeatureSet
-from stages.metrics.frechet import FeatureMoments, frechet_figure
+from stages.metrics.frechet import frechet_figures
+from stages.metrics.kernel import kernel_figures
+from stages.metrics.pair import DistanceOptions, Pair
+from stages.metrics.per_class import class_distances
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison"]
 
-KEPT_BYTES = 2**33
-"""Features of reference splits of earlier runs that stay on the disk."""
-REFERENCES = ("test", "train")
+OF_RECONSTRUCTIONS = (frechet_figures, kernel_figures)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one network saw."""
+    """What one network saw, and how to compare it."""
 
     network: Extractor
     sets: dict[str, FeatureSet]
     """`test`, `train`, `reconstructions`, `samples`; memory-mapped."""
     protocols: dict[str, Protocol]
-    """Of figures about each set in these features."""
+    """Of figures about each set, and about the floor, in these features."""
     class_names: list[str]
     """Of the data; empty without classes."""
-    suffix: str = ""
+    options: DistanceOptions
+    seed: int
+    """Of bootstrap draws and orders."""
+    suffix: str
     """Behind the names of its class accuracies."""
 
     @property
@@ -49,75 +53,60 @@ class Comparison:
         """Heading of its figures in the report."""
         return f"Samples, seen by {self.network.name}"
 
-    def figures(self) -> list[Figure]:
-        """All distances from the test images, and whether images show what was asked for."""
-        name = self.network.distance_name
-        wanted = {
-            name: "samples",
-            f"reconstruction_{name}": "reconstructions",
-            f"{name}_floor": "train",
-        }
-        test = _moments(self.sets["test"])
-        distances = [
-            frechet_figure(figure, _moments(self.sets[of]), test, self.protocols[of])
-            for figure, of in wanted.items()
-        ]
-        return [*distances, *self._asked.figures(self.protocols)]
+    def figures(self, between: Callable[[], None]) -> list[Figure]:
+        """All distances from the test images, and whether images show what was asked for.
 
-    def per_class(self) -> pd.DataFrame:
-        """One row per class of the data."""
-        return self._asked.table(self.class_names)
+        Args:
+            between: Called between distances; may raise.
+
+        Raises:
+            DataError: If a set is too small for what is asked of it.
+        """
+        floor = self.sets["train"].rows(
+            evenly_spaced(len(self.sets["train"]), len(self.sets["samples"]))
+        )
+        wanted = [
+            ("{}", self.sets["samples"], "samples", DISTANCES),
+            (
+                "reconstruction_{}",
+                self.sets["reconstructions"],
+                "reconstructions",
+                OF_RECONSTRUCTIONS,
+            ),
+            ("{}_floor", floor, "floor", DISTANCES),
+        ]
+        found = []
+        for name, images, of, distances in wanted:
+            pair = self._pair(images, self.protocols[of])
+            for figures in distances:
+                found += [replace(one, name=name.format(one.name)) for one in figures(pair)]
+                between()
+        return [*found, *self._asked.figures(self.protocols)]
+
+    def per_class(self) -> pd.DataFrame | None:
+        """One row per class: accuracies where the network tells classes apart, and distances.
+
+        Returns:
+            None without classes; columns end in `suffix`, but for label and name.
+        """
+        if not self.class_names:
+            return None
+        known = self.network.tells_apart(self.class_names)
+        table = pd.DataFrame({"label": range(len(self.class_names)), "name": self.class_names})
+        if known:
+            table = table.join(self._asked.table())
+        samples, test, train = (self.sets[name] for name in ("samples", "test", "train"))
+        if samples.labels is not None and test.labels is not None:
+            count = len(self.class_names)
+            distances = class_distances(samples, test, train, count, self.seed)
+            table = table.join(distances.drop(columns=["label", "samples_n", "reference_n"]))
+        return table.set_index(["label", "name"]).add_suffix(self.suffix).reset_index()
+
+    def _pair(self, images: FeatureSet, protocol: Protocol) -> Pair:
+        network, test = self.network.name, self.sets["test"]
+        return Pair(images, test, network, self.options, self.seed, protocol)
 
     @property
     def _asked(self) -> AskedClasses:
         known = self.network.tells_apart(self.class_names)
         return AskedClasses(self.sets, len(self.class_names) if known else 0, self.suffix)
-
-
-def _moments(features: FeatureSet) -> FeatureMoments:
-    moments = FeatureMoments(features.dim)
-    for chunk in features.chunks():
-        moments.update(torch.from_numpy(chunk))
-    return moments
-
-
-def compare(
-    networks: list[Extractor],
-    sets: dict[str, ImageSet],
-    protocols: dict[str, Protocol],
-    class_names: list[str],
-    run: Run,
-    device: torch.device,
-) -> list[Comparison]:
-    """Have every network look at every set.
-
-    Features of the reference splits are kept in `.work/features` for other runs and lines; those
-    of what the line made, in the work folder of the stage, which goes when it is done.
-
-    Args:
-        networks: Each by itself, the line's own judge first.
-        sets: By name.
-        protocols: Of figures about each set in no features yet.
-        class_names: Of the data.
-        run: Its stop event is obeyed between pieces, its work folder used.
-        device: Where the networks compute.
-
-    Raises:
-        Interrupted: If the stage was asked to stop; what was finished is kept.
-    """
-    kept = FeatureStore(work_root() / "features", device, run.raise_if_stopped)
-    passing = FeatureStore(run.work / "features", device, run.raise_if_stopped)
-    seen = []
-    for network in networks:
-        features = {
-            name: (kept if name in REFERENCES else passing).features(network, images)
-            for name, images in sets.items()
-        }
-        here = {
-            name: in_features(network, sets[name].shape, protocol)
-            for name, protocol in protocols.items()
-        }
-        suffix = f"_{network.name}" if seen else ""
-        seen.append(Comparison(network, features, here, class_names, suffix))
-    kept.prune(KEPT_BYTES)
-    return seen

@@ -73,7 +73,7 @@ class FeatureStore:
                 shutil.rmtree(path, ignore_errors=True)
                 self._build(path, network, images, about)
             os.utime(path)
-            arrays = {name: np.load(path / name, mmap_mode="r") for name in _shapes(network, 0)}
+            arrays = {name: np.load(path / name, mmap_mode="c") for name in _shapes(network, 0)}
         return FeatureSet(
             features=arrays["features.npy"],
             logits=arrays.get("logits.npy"),

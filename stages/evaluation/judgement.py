@@ -15,22 +15,24 @@ import pandas as pd
 import torch
 
 from stages.core.stage import Run
-from stages.evaluation.comparison import Comparison, compare
+from stages.evaluation.comparison import Comparison
 from stages.evaluation.factors import TITLE as FACTORS
 from stages.evaluation.factors import FactorJudgement, judge_factors
 from stages.evaluation.image_sets import ImageSet
 from stages.evaluation.line import Line
 from stages.evaluation.line_sets import known_sets, writing_reconstructions
+from stages.evaluation.looking import look_at
 from stages.evaluation.nearest import Nearest, nearest_training_images
 from stages.evaluation.networks import open_networks
 from stages.evaluation.observe import evenly_spaced, observe_test
 from stages.evaluation.options import EvaluateOptions
-from stages.evaluation.protocols import protocols_of_sets
+from stages.evaluation.protocols import in_features, protocols_of_sets
 from stages.evaluation.weighing import weigh_test
 from stages.metrics.base import Figure, Metric
 from stages.metrics.codes import CodeUsage
 from stages.metrics.latents import LatentActivity
 from stages.metrics.likelihood import TwoStageLikelihood
+from stages.metrics.memorisation import Memorisation
 from stages.metrics.perceptual import PerceptualSimilarity
 from stages.metrics.reconstruction import Reconstruction
 from stages.nn.lpips import open_lpips
@@ -49,7 +51,7 @@ class Judgement:
     where there is no posterior), or share of each code, in descending order."""
     profile_title: str
     per_class: pd.DataFrame | None
-    """One row per class; None where the judge was not taught classes."""
+    """One row per class: accuracies and distances; None without classes."""
     per_factor: pd.DataFrame | None
     """One row per known factor of the images; None where none are known or looked at."""
     sample_distances: np.ndarray
@@ -57,6 +59,12 @@ class Judgement:
     of test images; (samples, neighbours)."""
     sample_neighbours: np.ndarray
     """The rows of these images in the training split."""
+    test_distances: np.ndarray
+    """Distances of test images to their nearest training image, in the same units; (test,)."""
+    usual_distance: float
+    """That unit: the median distance of test images, in features."""
+    memorisation: Memorisation
+    """What these distances say."""
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -92,17 +100,27 @@ def judge_line(
     factors = judge_factors(test, latents, options.factor_images, seed, of_test)
     if factors is not None:
         groups[FACTORS] = factors.figures
-    names = line.prepared.class_names or []
-    comparisons = compare(networks, sets, protocols, names, run, device)
+    seen = look_at(sets, networks, run, device)
+    comparisons = [
+        Comparison(
+            network=network,
+            sets=features,
+            protocols=in_features(network, line.first_stage.image, protocols),
+            class_names=line.prepared.class_names or [],
+            options=options.distances,
+            seed=seed,
+            suffix="" if network is networks[0] else f"_{network.name}",
+        )
+        for network, features in zip(networks, seen, strict=True)
+    ]
+    for comparison in comparisons:
+        groups[comparison.title] = comparison.figures(run.raise_if_stopped)
     own = comparisons[0]
     nearest = nearest_training_images(
         own.sets, sets["train"].rows, options.neighbour_queries, run.raise_if_stopped
     )
-    for comparison in comparisons:
-        groups[comparison.title] = comparison.figures()
-        run.raise_if_stopped()
-    groups[own.title].append(nearest.figure(own.protocols["samples"]))
-    return _judgement(line, groups, metrics, own, nearest, factors)
+    groups[own.title] += nearest.memorisation.figures(own.protocols["samples"])
+    return _judgement(groups, metrics, comparisons, nearest, factors)
 
 
 def _look(
@@ -145,10 +163,9 @@ def metrics_of(line: Line, options: EvaluateOptions, device: torch.device) -> li
 
 
 def _judgement(
-    line: Line,
     groups: dict[str, list[Figure]],
     metrics: list[Metric],
-    own: Comparison,
+    comparisons: list[Comparison],
     nearest: Nearest,
     factors: FactorJudgement | None,
 ) -> Judgement:
@@ -157,11 +174,25 @@ def _judgement(
         groups=groups,
         profile=profile,
         profile_title=title,
-        per_class=own.per_class() if own.class_names else None,
+        per_class=_per_class(comparisons),
         per_factor=None if factors is None else factors.table,
-        sample_distances=nearest.in_test_units.numpy(),
+        sample_distances=(nearest.sample_distances / nearest.usual).numpy(),
         sample_neighbours=nearest.sample_rows.numpy(),
+        test_distances=(nearest.test_distances[:, 0] / nearest.usual).numpy(),
+        usual_distance=nearest.usual,
+        memorisation=nearest.memorisation,
     )
+
+
+def _per_class(comparisons: list[Comparison]) -> pd.DataFrame | None:
+    """One row per class, the columns of the networks side by side; None without classes."""
+    first, *others = [comparison.per_class() for comparison in comparisons]
+    if first is None:
+        return None
+    for other in others:
+        assert other is not None, "classes are those of the data"
+        first = first.merge(other, on=["label", "name"])
+    return first
 
 
 def _profile(metrics: list[Metric]) -> tuple[str, pd.DataFrame]:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from stages.metrics.base import Figure, Protocol
 from stages.metrics.feature_set import FeatureSet
-from stages.metrics.neighbours import NearestNeighbours, memorisation_figure
+from stages.metrics.memorisation import Memorisation, judge_distances
+from stages.metrics.neighbours import NearestNeighbours
 
 __all__ = ["NEIGHBOURS", "Nearest", "nearest_training_images"]
 
@@ -33,14 +33,16 @@ class Nearest:
     """Of the queried test images, the first of the set."""
 
     @property
-    def in_test_units(self) -> Float[torch.Tensor, "samples neighbours"]:
-        """Distances of samples in units of the median of test images to their nearest."""
-        usual = self.test_distances[:, 0].median().clamp_min(torch.finfo(torch.float32).eps)
-        return self.sample_distances / usual
+    def usual(self) -> float:
+        """Median distance of test images to their nearest; the unit for people."""
+        # Test images that all recur in training would have distance 0.
+        median = self.test_distances[:, 0].median()
+        return median.clamp_min(torch.finfo(torch.float32).eps).item()
 
-    def figure(self, protocol: Protocol) -> Figure:
-        """Whether samples are nearer to training images than test images are."""
-        return memorisation_figure(self.sample_distances[:, 0], self.test_distances[:, 0], protocol)
+    @property
+    def memorisation(self) -> Memorisation:
+        """Whether samples come nearer to training images than test images do."""
+        return judge_distances(self.sample_distances[:, 0], self.test_distances[:, 0])
 
 
 def nearest_training_images(

@@ -6,6 +6,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 from stages.core.sections import Section, validate
 from stages.extractors.base import ExtractorOptions
+from stages.metrics.pair import DistanceOptions
 
 __all__ = ["EvaluateOptions"]
 
@@ -43,6 +44,9 @@ class EvaluateOptions(Section):
     networks: tuple[SerializeAsAny[ExtractorOptions], ...]
     """Feature networks beside the line's own judge, each `{kind: NAME, weights: PATH}`, in whose
     features sets of images are compared too; []: none."""
+
+    distances: DistanceOptions
+    """How sets of features are compared."""
 
     @field_validator("networks", mode="before")
     @classmethod

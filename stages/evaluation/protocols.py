@@ -6,6 +6,7 @@ from stages.core.intensities import ROUNDING_RULE
 from stages.core.shapes import ImageShape
 from stages.evaluation.image_sets import ImageSet
 from stages.evaluation.line import Line
+from stages.evaluation.observe import evenly_spaced
 from stages.extractors.base import Extractor
 from stages.metrics.protocol import Protocol, SamplerRecord
 
@@ -17,7 +18,9 @@ __all__ = [
 
 
 def protocols_of_sets(line: Line, sets: dict[str, ImageSet], seed: int) -> dict[str, Protocol]:
-    """Of figures about each set, held against the test images, by the names of the sets.
+    """Of figures about each set, held against the test images, by name.
+
+    `floor` is of training images, as many as there are samples where there are so many.
 
     Args:
         line: What is judged.
@@ -30,28 +33,38 @@ def protocols_of_sets(line: Line, sets: dict[str, ImageSet], seed: int) -> dict[
         prior_given="class" if line.second_stage.prior.num_classes > 0 else "nothing",
         log_prior=line.second_stage.prior.log_prob_is.how,
     )
+    train = sets["train"]
+    floor = evenly_spaced(len(train), len(sets["samples"]))
+    floor_labels = None if train.labels is None else train.labels[floor]
     return {
         "test": of_test,
         "reconstructions": of_test.also(images=sets["reconstructions"].shows),
         "samples": _of_samples(line, reference_n, sets["samples"].labels),
-        "train": _protocol(line, "training split", reference_n, sets["train"].labels),
+        "floor": _protocol(line, "training split", reference_n, floor_labels).also(
+            chosen="evenly spaced, at most as many as there are samples"
+        ),
     }
 
 
-def in_features(network: Extractor, image: ImageShape, protocol: Protocol) -> Protocol:
+def in_features(
+    network: Extractor, image: ImageShape, protocols: dict[str, Protocol]
+) -> dict[str, Protocol]:
     """The same in the features of a network that is shown images of this shape."""
-    rule, found = network.rule(image), dict(protocol.found)
-    if network.test_accuracy is not None:
-        found["extractor_test_accuracy"] = network.test_accuracy
-    return protocol.also(
-        extractor=network.title,
-        extractor_sha256=network.checksum,
-        resize=rule.resize,
-        antialias=rule.antialias,
-        values=rule.values,
-        grey=rule.grey,
-        found=found,
-    )
+    rule = network.rule(image)
+    accuracy = network.test_accuracy
+    about = {} if accuracy is None else {"extractor_test_accuracy": accuracy}
+    return {
+        name: protocol.also(
+            extractor=network.title,
+            extractor_sha256=network.checksum,
+            resize=rule.resize,
+            antialias=rule.antialias,
+            values=rule.values,
+            grey=rule.grey,
+            found={**protocol.found, **about},
+        )
+        for name, protocol in protocols.items()
+    }
 
 
 def label_balance(labels: np.ndarray | None, names: list[str]) -> str | dict[str, int]:

@@ -7,16 +7,22 @@ states what it keeps besides.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float32, Int, Int64
+import torch
+from jaxtyping import Float32, Float64, Int, Int64
+from torch import Tensor
 
 from stages.core.errors import DataError
+from stages.metrics.gaussian import FeatureMoments, Gaussian, gaussian_of_rows
 
-__all__ = ["CHUNK_BYTES", "FeatureSet"]
+__all__ = ["CHUNK_BYTES", "CHUNK_IMAGES", "FeatureSet"]
 
 CHUNK_BYTES = 1 << 25
 """Bytes of features per chunk as float64, the type all sums are taken in: 2048 vectors of 2048."""
+CHUNK_IMAGES = 2048
+"""Limit for short vectors: all pairs of two chunks are held at once, 32 MiB."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +60,30 @@ class FeatureSet:
 
     @property
     def chunk(self) -> int:
-        """Images per chunk: `CHUNK_BYTES` of float64 features, but at least one."""
-        return max(CHUNK_BYTES // (8 * self.dim), 1)
+        """Images per chunk: at most `CHUNK_BYTES` of float64 features, at most `CHUNK_IMAGES`."""
+        return min(max(CHUNK_BYTES // (8 * self.dim), 1), CHUNK_IMAGES)
 
     def chunks(self) -> Iterator[Float32[np.ndarray, "chunk dim"]]:
         """The features in order, `chunk` rows at a time, in memory."""
         for start in range(0, len(self), self.chunk):
             yield np.ascontiguousarray(self.features[start : start + self.chunk])
+
+    def blocks(self) -> Iterator[tuple[slice, Float64[Tensor, "chunk dim"]]]:
+        """The same in float64, each with its rows."""
+        start = 0
+        for chunk in self.chunks():
+            yield slice(start, start + len(chunk)), torch.from_numpy(chunk).double()
+            start += len(chunk)
+
+    @cached_property
+    def gaussian(self) -> Gaussian:
+        """Mean and covariance, computed once: a reference is compared with many sets."""
+        if len(self) <= self.dim:
+            return gaussian_of_rows(torch.from_numpy(np.array(self.features)))
+        moments = FeatureMoments(self.dim)
+        for chunk in self.chunks():
+            moments.update(torch.from_numpy(chunk))
+        return moments.gaussian()
 
     def rows(self, chosen: Int[np.ndarray, " chosen"]) -> "FeatureSet":
         """The images at these places, copied into memory in this order."""

@@ -2,70 +2,96 @@
 
     d^2 = |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^(1/2) C2 C1^(1/2))^(1/2))
 
-Heusel et al. 2017 (arXiv:1706.08500), Eq. 6, after Dowson & Landau 1982. The trace of the last
-root is the sum of the singular values of C1^(1/2) C2^(1/2), both symmetric roots from eigenvalues:
-real, never negative, and exact for singular covariances, where a general matrix root is not.
+Heusel et al. 2017 (arXiv:1706.08500), Eq. 6, after Dowson & Landau 1982; how the trace of the root
+is taken stands in `matrix_root.py`.
+
+The interval says what another draw of as many samples would give, against the same reference: the
+reference is the same for all models that are compared, so its error is common to them. A bootstrap
+of d^2 itself costs a root per resample, and is off to one side, as a resample repeats images and so
+looks like a smaller set, which is further away. So what is resampled is d^2 to first order in the
+weights of the images, the mean of
+
+    h(x) = 2 (m1 - m2)'(x - m1) + (x - m1)'(I - T)(x - m1),      T C1 T = C2
+
+where T is the map that carries the first Gaussian to the second, T = F2 (F2' C1 F2)^(-1/2) F2':
+I - T is the slope of d^2 in C1. One decomposition, whatever the number of resamples. To first
+order means: not where the two sets are alike up to their number, since the slope vanishes there.
 
 Differs: FID is this distance in the features of one Inception network. In any other features the
 numbers are on another scale, so figures here are named by their features and never FID. All sums
 are float64. The estimate is biased upwards by about 1/N: compare only equal N, and beside every
 distance stands its floor, train against test images, which no model can be expected to beat.
+
+Memory: at most four matrices of dim x dim in float64 per set, and one chunk.
 """
 
+import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float64
 
 from stages.metrics.base import Figure, Protocol
+from stages.metrics.feature_set import FeatureSet
+from stages.metrics.gaussian import FeatureMoments, Gaussian
+from stages.metrics.matrix_root import root_trace
+from stages.metrics.pair import Pair
 
-__all__ = ["FeatureMoments", "frechet_distance", "frechet_figure"]
+__all__ = [
+    "FeatureMoments",
+    "frechet_distance",
+    "frechet_figure",
+    "frechet_figures",
+    "frechet_slopes",
+    "gaussian_distance",
+]
+
+_UNIT = "squared feature distance"
 
 
-class FeatureMoments:
-    """Mean and covariance of features, taken in batch by batch.
-
-    Attributes:
-        count: Feature vectors so far.
-        mean: Their mean.
-    """
-
-    mean: Float[Tensor, " dim"]
-
-    def __init__(self, dim: int) -> None:
-        self.count = 0
-        self.mean = torch.zeros(dim, dtype=torch.float64)
-        self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
-
-    def update(self, features: Float[Tensor, "batch dim"]) -> None:
-        """Take in one batch; pooled after Chan et al. 1979, so that large means cancel nowhere."""
-        vectors = features.double().cpu()
-        count, total = len(vectors), self.count + len(vectors)
-        centre = vectors.mean(dim=0)
-        centred, shift = vectors - centre, centre - self.mean
-        self._scatter += centred.T @ centred
-        self._scatter += torch.outer(shift, shift) * (self.count * count / total)
-        self.mean = self.mean + shift * (count / total)
-        self.count = total
-
-    @property
-    def covariance(self) -> Float[Tensor, "dim dim"]:
-        """Unbiased covariance, as in the reference implementation; zero for a single vector."""
-        return self._scatter / max(self.count - 1, 1)
+def gaussian_distance(first: Gaussian, second: Gaussian) -> float:
+    """Squared Frechet distance of two Gaussians; 0 if and only if they are equal."""
+    between = (first.mean - second.mean).square().sum().item()
+    overlap = root_trace(first.factor, second.factor)
+    # Rounding can leave equal sets a hair below 0.
+    return max(between + first.spread + second.spread - 2 * overlap, 0.0)
 
 
 def frechet_distance(first: FeatureMoments, second: FeatureMoments) -> float:
-    """Squared Frechet distance of the two fitted Gaussians; 0 if and only if they are equal."""
-    between = (first.mean - second.mean).square().sum()
-    roots = _symmetric_root(first.covariance) @ _symmetric_root(second.covariance)
-    spread = torch.trace(first.covariance) + torch.trace(second.covariance)
-    overlap = torch.linalg.svdvals(roots).sum()
-    # Rounding can leave equal sets a hair below 0.
-    return max((between + spread - 2 * overlap).item(), 0.0)
+    """The same from moments."""
+    return gaussian_distance(first.gaussian(), second.gaussian())
 
 
-def _symmetric_root(matrix: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
-    values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+def frechet_figures(pair: Pair) -> list[Figure]:
+    """The distance of the samples from the reference, with its interval."""
+    value = gaussian_distance(pair.samples.gaussian, pair.reference.gaussian)
+    how = pair.protocol.also(covariance="unbiased, float64")
+    name, interval = pair.name("frechet"), None
+    if pair.options.resamples:
+        slopes = frechet_slopes(pair.samples, pair.reference.gaussian)
+        low, high = pair.interval_of_mean(slopes, name)
+        interval = (max(value + low, 0.0), max(value + high, 0.0))
+        how = pair.with_interval(
+            how, "percentile bootstrap over samples, reference fixed; to first order in weights"
+        )
+    return [Figure(name, value, _UNIT, "lower", len(pair.samples), how, interval)]
+
+
+def frechet_slopes(samples: FeatureSet, reference: Gaussian) -> Float64[np.ndarray, " images"]:
+    """h(x) of every sample, centred: how the distance moves with the weight of that image."""
+    own = samples.gaussian
+    across = own.factor.T @ reference.factor
+    squares, vectors = torch.linalg.eigh(across.T @ across)
+    # Directions that only one of the two sets has; their slope is that of the identity alone.
+    shared = squares > len(squares) * torch.finfo(squares.dtype).eps * squares[-1]
+    scale = squares[shared] ** -0.25
+    carried = reference.factor @ (vectors[:, shared] * scale)
+    shift = 2 * (own.mean - reference.mean)
+    slopes = []
+    for _, chunk in samples.blocks():
+        centred = chunk - own.mean
+        curved = centred.square().sum(dim=1) - (centred @ carried).square().sum(dim=1)
+        slopes.append(centred @ shift + curved)
+    found = torch.cat(slopes)
+    return (found - found.mean()).numpy()
 
 
 def frechet_figure(
@@ -78,4 +104,4 @@ def frechet_figure(
         covariance="unbiased, float64",
     )
     value = frechet_distance(images, reference)
-    return Figure(name, value, "squared feature distance", "lower", images.count, how)
+    return Figure(name, value, _UNIT, "lower", images.count, how)

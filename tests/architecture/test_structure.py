@@ -31,6 +31,7 @@ FLOORS = {
     "encoding": 5,
     "sampling": 5,
     "evaluation": 5,
+    "comparing": 5,
 }
 PROGRAMS = 6
 
