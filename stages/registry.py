@@ -55,10 +55,13 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "heads": (
         "categorical",
+        "diffusion",
+        "flow",
         "mixture",
     ),
     "priors": (
         "depth_transformer",
+        "masked",
         "reference",
         "standard_normal",
         "transformer",

@@ -11,7 +11,14 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import MemberOptions
 
-__all__ = ["EXACT", "Exactness", "Head", "HeadOptions", "SamplerSettings"]
+__all__ = [
+    "EXACT",
+    "Exactness",
+    "Head",
+    "HeadOptions",
+    "SamplerSettings",
+    "refuse_truncation",
+]
 
 
 @dataclass(frozen=True)
@@ -118,3 +125,17 @@ class Head(nn.Module, ABC):
         Returns:
             (batch,) int64 codes, or (batch, channels) numbers.
         """
+
+
+def refuse_truncation(kind: str, settings: SamplerSettings) -> None:
+    """For heads that draw numbers without modes to choose among.
+
+    Raises:
+        ParamsError: If top-k or top-p would drop anything.
+    """
+    for name, value, neutral in (("top_k", settings.top_k, 0), ("top_p", settings.top_p, 1)):
+        if value != neutral:
+            raise ParamsError(
+                f"sampling.{name}: must be {neutral} with head.kind {kind!r}, which has no list of "
+                f"components to choose among; got {value}"
+            )
