@@ -16,8 +16,8 @@ steps (Kingma et al. 2021, arXiv:2107.00630, Eq. 15): with l = log of cos(a)^2 /
 
 Sum and integral are taken at a fixed set of points: l drawn in proportion to what an error of v
 weighs there, e normal, both from a scrambled Sobol sequence (Owen 1995), the same for every token.
-From each error is subtracted what it would be for standard normal data less its mean over e, which
-keeps the expectation and takes most of the spread. So each number is a function of its token,
+What is looked at there is the difference to the error of v = 0, whose sum and integral are known:
+it is small, and with it the error of the points. So each number is a function of its token,
 unbiased over scramblings; -`log_prob` is an upper bound but for the error of these points.
 
 Samples take steps evenly spaced in t (Song et al. 2020, arXiv:2010.02502, Eqs. 12 and 16): with
@@ -115,10 +115,8 @@ class DiffusionHead(Head):
         condition = self.network.condition(hidden).expand(*shape[:-1], -1)
         noise = torch.randn(shape, device=tokens.device)
         times = torch.rand(shape[:-1], device=tokens.device)
-        return (
-            self._squared_error(tokens.expand(shape), noise, times, condition).mean(dim=0)
-            / self.channels
-        )
+        missed, _ = self._missed(tokens.expand(shape), noise, times, condition)
+        return missed.square().mean(dim=(0, -1))
 
     def log_prob(
         self,
@@ -130,11 +128,13 @@ class DiffusionHead(Head):
         with torch.autocast(hidden.device.type, enabled=False):
             condition = self.network.condition(hidden.float())
             # One point for all tokens at a time: no more memory than a step of training.
-            errors = torch.zeros_like(tokens[..., 0])
+            gain = torch.zeros_like(tokens[..., 0])
             for noise, time in zip(self.point_noise, self.point_times, strict=True):
-                errors += self._steadied_error(tokens, noise.expand_as(tokens), time, condition)
-        last = 0.5 * self.channels * (math.log(2 * math.pi) - self._log_ratio(0.0))
-        return -(self.weight * errors / len(self.point_times) + last + self._cost_of_start(tokens))
+                times = time.expand(tokens.shape[:-1])
+                missed, asked = self._missed(tokens, noise.expand_as(tokens), times, condition)
+                gain += (asked.square() - missed.square()).sum(dim=-1)
+        gain *= self.weight / len(self.point_times)
+        return gain - self._cost_of_silence(tokens)
 
     def _angles(self, times: Times) -> Times:
         floor = self.options.noise_floor
@@ -166,32 +166,29 @@ class DiffusionHead(Head):
     def _velocity(self, numbers: Numbers, times: Times, condition: Condition) -> Numbers:
         return self.network(numbers, times, condition).float()
 
-    def _squared_error(
+    def _missed(
         self, tokens: Numbers, noise: Numbers, times: Times, condition: Condition
-    ) -> Float[Tensor, "*rows"]:
-        """||v - velocity||^2 of tokens with noise at these times."""
+    ) -> tuple[Numbers, Numbers]:
+        """v less what the network gives, and v, of tokens with noise at these times."""
         angles = self._angles(times).unsqueeze(-1)
         signal, blur = angles.cos(), angles.sin()
-        velocity = self._velocity(signal * tokens + blur * noise, times, condition)
-        return (signal * noise - blur * tokens - velocity).square().sum(dim=-1)
+        asked = signal * noise - blur * tokens
+        return asked - self._velocity(signal * tokens + blur * noise, times, condition), asked
 
-    def _steadied_error(
-        self, tokens: Numbers, noise: Numbers, time: Float[Tensor, ""], condition: Condition
-    ) -> Float[Tensor, "*rows"]:
-        """||v - velocity||^2 with the noise's own part of its spread taken away."""
-        error = self._squared_error(tokens, noise, time.expand(tokens.shape[:-1]), condition)
-        # The error with v = 0, ||cos(a) e - sin(a) x||^2, less its mean over e: of mean zero.
-        angle = self._angles(time)
-        length = noise.square().sum(dim=-1) - self.channels
-        spread = angle.cos().square() * length - (2 * angle).sin() * (noise * tokens).sum(dim=-1)
-        return error - spread
+    def _cost_of_silence(self, tokens: Numbers) -> Float[Tensor, "*rows"]:
+        """The bound of -log p in nats if the network gave v = 0, whose mean errors are known.
 
-    def _cost_of_start(self, tokens: Numbers) -> Float[Tensor, "*rows"]:
-        """KL(q(x_1 given x) || N(0, I)) in nats: of mean sin(f) x, variance cos(f)^2."""
-        floor = self.options.noise_floor
-        variance, signal = math.cos(floor) ** 2, math.sin(floor) ** 2
-        spread = self.channels * (variance - 1 - math.log(variance))
-        return 0.5 * (spread + signal * tokens.square().sum(dim=-1))
+        They are cos(a)^2 channels + sin(a)^2 ||x||^2, and the weights 1/2 cos(a)^2 dl, with
+        cos(a)^2 sin(a)^2 dl = d sigmoid(l); at t = 0 once more.
+        """
+        near, far = math.cos(self.options.noise_floor) ** 2, math.sin(self.options.noise_floor) ** 2
+        of_token = 0.5 * (near - far + near * far)
+        length = tokens.square().sum(dim=-1)
+        walk = (self.weight - of_token) * self.channels + of_token * length
+        # KL(q(x_1 given x) || N(0, I)): of mean sin(f) x, variance cos(f)^2.
+        start = 0.5 * (self.channels * (near - 1 - math.log(near)) + far * length)
+        last = 0.5 * self.channels * (math.log(2 * math.pi) - self._log_ratio(0.0))
+        return walk + start + last
 
     @torch.no_grad()
     def sample(
