@@ -141,6 +141,15 @@ def test_what_latents_are_worth_depends_on_nothing_but_themselves(kind, stored):
 
 
 @pytest.mark.parametrize(("kind", "stored"), CASES)
+def test_one_stream_gives_one_loss(kind, stored):
+    prior, latents, losses = build(kind, stored).train(), random_latents(stored), []
+    for _ in range(2):
+        torch.manual_seed(3)
+        losses.append(prior.loss(latents, labels_for(prior)))
+    assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize(("kind", "stored"), CASES)
 def test_every_parameter_gets_a_finite_gradient(kind, stored):
     prior = build(kind, stored)
     assert bool(list(prior.parameters())) == PriorOptions.of_kind(kind).trainable
