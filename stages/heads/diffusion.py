@@ -34,6 +34,7 @@ network computes in float32 for bound and samples, and in the training's precisi
 """
 
 import math
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -222,7 +223,12 @@ class DiffusionHead(Head):
 
             return self._denoised(guesses, uniforms.float(), settings.temperature)
 
-    def _denoised(self, guesses, uniforms: Float[Tensor, "batch noise_dim"], warmth: float):
+    def _denoised(
+        self,
+        guesses: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        uniforms: Float[Tensor, "batch noise_dim"],
+        warmth: float,
+    ) -> Float[Tensor, "batch channels"]:
         """Tokens at the end of the steps; `guesses` gives token and noise from state and time."""
         eta, steps = self.options.eta, self.options.sampling_steps
         first, *fresh = normal_from_uniform(uniforms).split(self.channels, dim=1)
