@@ -55,12 +55,15 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "heads": (
         "categorical",
+        "diffusion",
         "factorised",
+        "flow",
         "mixture",
     ),
     "priors": (
         "depth_transformer",
         "gaussian_mixture",
+        "masked",
         "pixel_cnn",
         "reference",
         "standard_normal",

@@ -22,6 +22,7 @@ __all__ = [
     "KnownTokens",
     "SamplerSettings",
     "TokenDraw",
+    "refuse_truncation",
 ]
 
 GuidanceSchedule = Literal["constant", "linear", "cosine"]
@@ -250,3 +251,23 @@ class TokenDraw:
         nats = head.log_prob(conditional.unsqueeze(1), given.unsqueeze(1)).squeeze(1)
         self.log_weight = self.log_weight.to(nats) + nats.masked_fill(~mask, 0)
         return torch.where(mask.view(-1, *[1] * (drawn.dim() - 1)), given, drawn)
+
+
+def refuse_truncation(kind: str, settings: SamplerSettings) -> None:
+    """For heads that draw numbers without modes to choose among.
+
+    Raises:
+        ParamsError: If temperature is not 1 or truncation would drop anything.
+    """
+    for name, value, neutral in (
+        ("temperature", settings.temperature, 1),
+        ("top_k", settings.top_k, 0),
+        ("top_p", settings.top_p, 1),
+        ("min_p", settings.min_p, 0),
+    ):
+        if value != neutral:
+            raise ParamsError(
+                f"sampling.{name}: must be {neutral} with head.kind {kind!r}, which has no list of "
+                f"components to choose among; got {value} "
+                "(the spread of what it draws is sampling.variance_temperature)"
+            )

@@ -12,18 +12,19 @@ from stages.core.errors import ParamsError
 from stages.core.sections import parse_params
 from stages.heads.base import SamplerSettings
 from stages.priors.base import KnownLatents, Prior
+from tests.priors.sections import BLOCKS, TRANSFORMER
 
 NUM_CODES = 2
-SIZES = {"width": 12, "num_heads": 3, "dropout": 0.0, "label_dropout": 0.1}
+SIZES = {"width": 12, "num_heads": 3}
 SPECS = {
     "transformer": LatentSpec("codes", 2, 3, num_codes=NUM_CODES),
     "two_level": LatentSpec("codes", 1, 6, num_codes=NUM_CODES, parts=((1, 2), (1, 4))),
     "depth_transformer": LatentSpec("codes", 1, 6, num_codes=NUM_CODES, parts=((1, 3), (1, 3))),
 }
 PRIORS = {
-    "transformer": {"layers": 1, **SIZES},
-    "two_level": {"coarse_layers": 1, "fine_layers": 1, "context_blocks": 0, **SIZES},
-    "depth_transformer": {"layers": 1, "depth_layers": 1, **SIZES},
+    "transformer": {**TRANSFORMER, "layers": 1, **SIZES},
+    "two_level": {"coarse_layers": 1, "fine_layers": 1, "context_blocks": 0, **BLOCKS, **SIZES},
+    "depth_transformer": {"layers": 1, "depth_layers": 1, **BLOCKS, **SIZES},
 }
 # Whole stacks of the first cell are codes 0 and 3; otherwise the order is that of storage.
 PREFIX = {
@@ -38,7 +39,7 @@ every_kind = pytest.mark.parametrize("kind", SPECS)
 
 def build(kind: str) -> Prior:
     torch.manual_seed(0)
-    raw = {"prior": {"kind": kind, **PRIORS[kind]}, "head": {"kind": "categorical"}}
+    raw = {"prior": {"kind": kind, **PRIORS[kind]}, "head": {"kind": "categorical", "tied": False}}
     params = parse_params(SecondStageParams, raw, source="test", strict=True)
     prior = build_second_stage(params, SPECS[kind], num_classes=3)
     for parameter in prior.parameters():
@@ -151,7 +152,7 @@ def test_where_cells_are_independent_any_mask_is_exact(kind: str) -> None:
         "uniform": LatentSpec("codes", 2, 3, num_codes=5),
         "standard_normal": LatentSpec("continuous", 2, 3, channels=4),
     }[kind]
-    raw = {"prior": {"kind": kind}, "head": {"kind": "categorical"}}
+    raw = {"prior": {"kind": kind}, "head": {"kind": "categorical", "tied": False}}
     params = parse_params(SecondStageParams, raw, source="test", strict=True)
     prior = build_second_stage(params, spec, num_classes=0)
     uniforms = torch.rand(7, *prior.noise_shape)

@@ -30,6 +30,8 @@ SPECS = {
     "levels": LatentSpec("codes", 1, 10, num_codes=5, parts=((1, 2), (2, 4))),
     "stack": LatentSpec("codes", 1, 18, num_codes=5, parts=((2, 3),) * 3),
     "continuous": LatentSpec("continuous", 2, 3, channels=4, scale=1.7),
+    "continuous, diffusion": LatentSpec("continuous", 2, 3, channels=4),
+    "continuous, flow": LatentSpec("continuous", 2, 3, channels=4),
 }
 HEADS = {
     "codes": {"kind": "categorical", "tied": False},
@@ -38,6 +40,26 @@ HEADS = {
         "components": 3,
         "std_floor": 1e-3,
         "guidance_candidates": 2,
+    },
+    "continuous, diffusion": {
+        "kind": "diffusion",
+        "blocks": 1,
+        "width": 8,
+        "draws": 2,
+        "noise_floor": 0.01,
+        "sampling_steps": 4,
+        "eta": 1.0,
+        "bound_points": 8,
+    },
+    "continuous, flow": {
+        "kind": "flow",
+        "blocks": 1,
+        "width": 8,
+        "draws": 2,
+        "times": "logit_normal",
+        "solver": "midpoint",
+        "sampling_steps": 2,
+        "density_steps": 3,
     },
 }
 PRIORS = {
@@ -51,6 +73,15 @@ PRIORS = {
         "draws": 1,
         "max_passes": 2,
         "tolerance": 0.0,
+    },
+    "masked": {
+        "layers": 2,
+        "masking": "cosine",
+        "label_smoothing": 0.1,
+        "decoding_steps": 3,
+        "choice_temperature": 2.0,
+        "bound_masks": 6,
+        **BLOCKS,
     },
     "pixel_cnn": {
         "layers": 2,
@@ -67,7 +98,7 @@ MODEL = SamplerSettings(temperature=1.0, top_k=0, top_p=1.0, guidance=1.0)
 
 
 def parameters(kind, stored):
-    head = HEADS[SPECS[stored].kind]
+    head = HEADS.get(stored, HEADS[SPECS[stored].kind])
     raw = {"prior": {"kind": kind, **PRIORS.get(kind, {})}, "head": head}
     return parse_params(SecondStageParams, raw, source="params.yaml", strict=True)
 
@@ -105,9 +136,34 @@ def test_log_prob_and_loss_agree(kind, stored):
     prior.label_dropout = 0.0
     nats = prior.log_prob(latents, labels_for(prior))
     assert nats.shape == (COUNT,) and nats.dtype == torch.float32
+    if prior.log_prob_is.kind != "exact":
+        # What trains it is something else.
+        assert prior.loss(latents, labels_for(prior)).isfinite()
+        return
     per_token = -nats.mean() / prior.spec.tokens
     torch.testing.assert_close(prior.loss(latents, labels_for(prior)), per_token)
     torch.testing.assert_close(prior(latents, labels_for(prior)), per_token)
+
+
+@pytest.mark.parametrize(("kind", "stored"), CASES)
+def test_what_latents_are_worth_depends_on_nothing_but_themselves(kind, stored):
+    prior, latents, state = build(kind, stored), random_latents(stored), torch.get_rng_state()
+    labels = labels_for(prior)
+    with torch.inference_mode():
+        nats = prior.log_prob(latents, labels)
+        order = torch.tensor([2, 0, 1])
+        again = prior.log_prob(latents[order], None if labels is None else labels[order])
+    torch.testing.assert_close(again, nats[order], rtol=1e-4, atol=1e-4)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("kind", "stored"), CASES)
+def test_one_stream_gives_one_loss(kind, stored):
+    prior, latents, losses = build(kind, stored).train(), random_latents(stored), []
+    for _ in range(2):
+        torch.manual_seed(3)
+        losses.append(prior.loss(latents, labels_for(prior)))
+    assert torch.equal(*losses)
 
 
 @pytest.mark.parametrize(("kind", "stored"), CASES)
