@@ -15,6 +15,7 @@ import torch
 
 from stages.core.artifacts import file_sha256, new_artifact, open_artifact
 from stages.core.errors import ArtifactError, Interrupted, ParamsError
+from stages.core.sections import parse_params
 from stages.evaluate import INPUTS, Params, evaluate
 from stages.evaluation.judgement import judge_line
 from stages.evaluation.line import open_line
@@ -26,6 +27,8 @@ from stages.extractors.resnet56_cifar10 import (
 )
 from stages.metrics.pair import DistanceOptions
 from stages.metrics.protocol import Protocol, SamplerRecord
+from stages.sample import Params as SampleParams
+from stages.sample import sample
 from tests.evaluation.tiny_line import (
     CODES,
     CONTINUOUS,
@@ -34,6 +37,7 @@ from tests.evaluation.tiny_line import (
     POINTS,
     POSITIVE,
     SAMPLING,
+    make_judge,
     make_line,
     make_prior,
     run_of,
@@ -360,3 +364,27 @@ def test_the_report_holds_everything_and_loads_nothing(line: Path) -> None:
     assert "& more" not in report
     # Nothing is wider than a phone.
     assert all(int(w) <= 390 for w in re.findall(r"(?<!max-)width:\s*(\d+)px", report))
+
+
+@codes
+def test_a_judge_that_chose_the_samples_is_not_independent_and_the_figures_say_so(
+    line: Path,
+) -> None:
+    sampling = {**SAMPLING, "rejection_tries": 3}
+    chosen = parse_params(
+        SampleParams, {"device": "cpu", "sampling": sampling}, source="test", strict=True
+    )
+    sample(chosen, run_of("sample", line, "prior", "autoencoder", "judge"))
+    judge = open_artifact(line / "data/judge", "judge").digest
+    assert open_artifact(line / "data/samples", "samples").about["judge"] == judge
+    figures = evaluated(line)
+    for name in ("class_accuracy", "frechet_classifier"):
+        protocol = figures[name]["protocol"]
+        assert "chosen by the judge among up to 3 candidates" in protocol["images"]
+        assert protocol["details"]["independence"].startswith("none of this judge")
+        assert protocol["parts"]["judge"] == judge
+        assert protocol["sampler"]["settings"]["rejection_tries"] == 3
+    assert "independence" not in figures["test_class_accuracy"]["protocol"]["details"]
+    make_judge(line, width=16)
+    with pytest.raises(ArtifactError, match="data/samples was made from judge"):
+        evaluated(line)

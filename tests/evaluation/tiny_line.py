@@ -165,10 +165,10 @@ def make_prepared(folder: Path, class_names: list[str] | None) -> None:
             writer.add(split, images, labels, {})
 
 
-def make_judge(folder: Path) -> None:
+def make_judge(folder: Path, width: int = 8) -> None:
     prepared = open_prepared(folder / "data/prepared")
     config = JudgeConfig.model_validate(
-        {"judge": {"width": 8}, "image": IMAGE, "num_classes": prepared.num_classes}
+        {"judge": {"width": width}, "image": IMAGE, "num_classes": prepared.num_classes}
     )
     about = {"prepared": prepared.artifact.digest, "test_accuracy": 0.5}
     with new_artifact(folder / "data/judge", "judge", about) as building:

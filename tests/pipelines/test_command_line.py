@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.__main__ import main
 from pipelines.servers import prefect_api, prefect_server, running, shown_to_runs
 from stages.core.errors import LatentlineError
 from tests.pipelines.trivial_line import MARK, PROJECT, Line, free_port, living
@@ -66,6 +67,25 @@ def test_mistakes_are_one_message(
     assert command.status() == 1
     assert message in command.said()
     assert "Traceback" not in command.said()
+
+
+@pytest.mark.parametrize(("command", "module"), [("sample", "draw"), ("complete", "complete")])
+def test_programs_for_people_get_their_options_as_they_are(
+    command: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    def run(arguments: list[str]) -> subprocess.CompletedProcess[bytes]:
+        ran.append(arguments)
+        return subprocess.CompletedProcess(arguments, 7)
+
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.setattr("pipelines.__main__.subprocess.run", run)
+    options = ["--classes", "3,7", "--count", "64", "--out", "FILE.png", "--top-p=0.9", "-h"]
+    assert main([command, *options]) == 7
+    assert ran == [[sys.executable, "-m", f"stages.{module}", *options]]
+    with pytest.raises(SystemExit):
+        main(["presets", "--no-such"])
 
 
 def test_a_server_that_does_not_answer_is_named(line: Line, mark: str) -> None:

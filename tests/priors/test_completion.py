@@ -38,12 +38,13 @@ every_kind = pytest.mark.parametrize("kind", SPECS)
 
 
 def build(kind: str) -> Prior:
-    torch.manual_seed(0)
+    # Of this seed what is known later tells much: ignoring it would be seen.
+    torch.manual_seed(1)
     raw = {"prior": {"kind": kind, **PRIORS[kind]}, "head": {"kind": "categorical", "tied": False}}
     params = parse_params(SecondStageParams, raw, source="test", strict=True)
     prior = build_second_stage(params, SPECS[kind], num_classes=3)
     for parameter in prior.parameters():
-        parameter.data.add_(0.25 * torch.randn_like(parameter))
+        parameter.data.add_(0.4 * torch.randn_like(parameter))
     return prior.eval()
 
 

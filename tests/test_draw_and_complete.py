@@ -1,0 +1,129 @@
+"""The two programs for people, over a line in miniature."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import stages.complete
+import stages.draw
+from tests.evaluation.tiny_line import CODES, IMAGE, SAMPLING, make_line
+
+NAMES = ["sneaker", "bag", "two & more"]
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("line")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_line(folder, CODES, NAMES)
+    params = {"device": "cpu", "sampling": SAMPLING}
+    (folder / "params.yaml").write_text(json.dumps(params))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_the_line(line: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(line)
+
+
+def draw(*arguments: str) -> int:
+    return stages.draw.main(arguments)
+
+
+def complete(*arguments: str) -> int:
+    return stages.complete.main(arguments)
+
+
+def test_a_folder_holds_the_images_of_the_stage_and_says_which(tmp_path: Path) -> None:
+    assert draw("--count", "5", "--out", str(tmp_path / "new")) == 0
+    table = pd.read_parquet(tmp_path / "new/samples.parquet")
+    assert table["class_name"].tolist() == [NAMES[i % 3] for i in range(5)]
+    assert table["file"][2] == "000002-two_more.png" and set(table["seed"]) == {5}
+    stage = np.load("data/samples/images.npy")
+    for index, name in enumerate(table["file"]):
+        with Image.open(tmp_path / "new" / name) as image:
+            np.testing.assert_array_equal(np.asarray(image), stage[index, 0])
+
+
+def test_classes_by_name_and_number_in_one_picture(tmp_path: Path, capsys) -> None:
+    arguments = ("--classes", "bag,0", "--count", "40", "--out")
+    assert draw(*arguments, str(tmp_path / "a/pictures.png")) == 0
+    assert "40 images: " in capsys.readouterr().out
+    with Image.open(tmp_path / "a/pictures.png") as picture:
+        # Two classes of twenty, sixteen in a row: four rows.
+        tile = IMAGE.height * round(64 / IMAGE.width)
+        assert picture.height == 4 * tile + 3 * 2
+    settings = ("--min-p", "0.1", "--top-k", "3", "--temperature", "0.5", "--seed", "1")
+    assert draw(*arguments, str(tmp_path / "b.png"), *settings) == 0
+    assert (tmp_path / "b.png").read_bytes() != (tmp_path / "a/pictures.png").read_bytes()
+
+
+def test_rejection_keeps_the_best_of_a_share(tmp_path: Path) -> None:
+    assert draw("--count", "6", "--rejection", "0.25", "--out", str(tmp_path / "best")) == 0
+    table = pd.read_parquet(tmp_path / "best/samples.parquet")
+    assert table["candidate"].between(0, 3).all() and table["candidate"].any()
+    assert table["judge_probability"].between(0, 1).all()
+
+
+def test_completions_stand_beside_what_is_known(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "completed.png"
+    where = ("--images", "0,16", "--count", "3", "--out", str(out))
+    assert complete("--mask", "upper_half", *where) == 0
+    said = capsys.readouterr().out
+    assert said.count("exact: what is known comes first") == 2
+    assert complete("--mask", "right_half", "--candidates", "5", *where) == 0
+    assert "of 5 candidates" in capsys.readouterr().out
+    factor = round(64 / IMAGE.width)
+    with Image.open(out) as picture:
+        pixels = np.asarray(picture)[..., 0]
+        strip = pixels[: IMAGE.height * factor, -(5 * IMAGE.width * factor + 4 * 2) :]
+        original, known = (
+            strip[::factor, start : start + IMAGE.width * factor : factor]
+            for start in (0, IMAGE.width * factor + 2)
+        )
+    test = np.load("data/prepared/test/images.npy")[0, 0]
+    np.testing.assert_array_equal(original, test)
+    half = IMAGE.width // 2
+    np.testing.assert_array_equal(known[:, half:], test[:, half:])
+    assert (known[:, :half] == 128).all()
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [
+        (draw, ["--classes", "snaeker"], "did you mean 'sneaker'?"),
+        (draw, ["--classes", "3"], "nor a number from 0 to 2"),
+        (draw, ["--rejection", "2"], "--rejection: must be the share to keep"),
+        (draw, ["--top-p", "7"], "sampling.top_p: Input should be less than or equal to 1"),
+        (draw, ["--guidance-schedule", "cosine"], "guidance 1 is no guidance"),
+        (draw, ["--variance-temperature", "0.9"], "must be 1 for codes"),
+        (draw, ["--guidance", "2"], "sampling.guidance: must be 1 for a prior trained with"),
+        (complete, ["--mask", "half", "--images", "0"], "must be one of none, upper_half"),
+        (complete, ["--mask", "centre", "--images", "17"], "numbers from 0 to 16"),
+        (complete, ["--mask", "centre", "--file", "x.png"], "prior was always told a class"),
+        (complete, ["--mask", "centre", "--images", "1", "--rejection", "1"], "no judge is asked"),
+    ],
+)
+def test_mistakes_are_one_message(program, arguments, message, tmp_path, capsys) -> None:
+    out = ["--out", str(tmp_path / "out.png")]
+    count = ["--count", "3"]
+    assert program(*arguments, *out, *count) == 1
+    said = capsys.readouterr().err
+    assert message in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_where_nothing_is_trained_it_says_so(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    for program, arguments in (
+        (draw, ["--count", "3"]),
+        (complete, ["--mask", "none", "--images", "0"]),
+    ):
+        assert program(*arguments, "--out", "out.png") == 1
+        said = capsys.readouterr().err
+        assert "nothing is trained here yet" in said and len(said.splitlines()) == 1
