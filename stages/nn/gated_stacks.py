@@ -92,12 +92,13 @@ class GatedStacks(nn.Module):
         layers: Of each stack.
         width: Maps of each stack.
         kernel_size: k, odd.
-        dropout: Of what a layer adds to the horizontal stack.
+        dropout: Of the embedded cells, and of what a layer adds to the horizontal stack.
     """
 
     def __init__(self, layers: int, width: int, kernel_size: int, dropout: float) -> None:
         super().__init__()
         self.width = width
+        self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(_GatedLayer(width, kernel_size, dropout) for _ in range(layers))
 
     def forward(self, embedded: Maps, told: Float[Tensor, "batch layers stacks gates"]) -> Maps:
@@ -107,6 +108,7 @@ class GatedStacks(nn.Module):
             embedded: Every cell, numbers of mean square 1; the last one is not looked at.
             told: What each layer of both stacks is told of the class, in front of its gates.
         """
+        embedded = self.dropout(embedded)
         down = F.pad(embedded, (0, 0, 1, 0))[:, :, :-1]
         along = F.pad(embedded, (1, 0, 0, 0))[:, :, :, :-1]
         for index, layer in enumerate(self.layers):

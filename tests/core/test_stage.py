@@ -115,6 +115,13 @@ def test_a_mistake_in_a_later_section_stops_the_stage_before_it_starts(workspace
             "prior: width must be a multiple of num_heads; got 96 and 7",
         ),
         ("codes", "num_codes: 64", "num_codes: 5000000000", "must not exceed 4294967296"),
+        (
+            "order",
+            "order: raster               # raster | random_to_raster\n  random_until: 0\n"
+            "  raster_from: 0",
+            "order: random_to_raster\n  random_until: 100\n  raster_from: 301",
+            "prior.raster_from: must not exceed train_prior.steps",
+        ),
         ("warmup", "warmup_steps: 20", "warmup_steps: 900", "warmup_steps must be below steps"),
     ],
 )

@@ -12,6 +12,7 @@ from stages.core.sections import validate
 from stages.heads.base import SamplerSettings
 from stages.heads.categorical import CategoricalOptions
 from stages.heads.mixture import MixtureOptions
+from stages.priors.base import KnownLatents
 from stages.priors.pixel_cnn import PixelCnnOptions, PixelCnnPrior
 
 NUM_CLASSES, CODES = 2, 3
@@ -122,6 +123,24 @@ def test_it_learns_a_distribution_it_is_shown():
     nats = -prior.eval().log_prob(grids.view(4, 2, 3), labels).detach()
     # Class 1 is one of two grids: log 2 nats.
     torch.testing.assert_close(nats, torch.tensor([0.0, 0.0, 0.693, 0.693]), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("stored", ["codes", "continuous"])
+@torch.no_grad()
+def test_known_cells_stay_and_weigh_what_the_model_says(stored):
+    prior, labels = build(stored), torch.tensor([0, 1, 1, 0])
+    uniforms = torch.rand(4, *prior.noise_shape)
+    given = prior.sample(labels, torch.rand(4, *prior.noise_shape), MODEL)
+    everything = torch.ones(4, 2, 3, dtype=torch.bool)
+    whole = prior.complete(labels, uniforms, MODEL, KnownLatents(given, everything))
+    assert torch.equal(whole.latents, given) and whole.exact
+    nats = prior.log_prob(given, labels)
+    torch.testing.assert_close(whole.log_weight, nats, rtol=1e-4, atol=1e-4)
+    nothing = prior.complete(labels, uniforms, MODEL, KnownLatents(given, ~everything))
+    torch.testing.assert_close(nothing.latents, prior.sample(labels, uniforms, MODEL))
+    last = everything.clone()
+    last[:, 0] = False
+    assert not prior.complete(labels, uniforms, MODEL, KnownLatents(given, last)).exact
 
 
 def test_guidance_needs_classes_and_label_dropout():
