@@ -119,7 +119,7 @@ def kernel_distance(samples: FeatureSet, reference: FeatureSet) -> KernelDistanc
                 f"{len(images)}. Draw more images."
             )
     n, m = len(samples), len(reference)
-    of_samples, of_reference = _within(samples), _within(reference)
+    of_samples, of_reference = (one.keep("kernel", _within) for one in (samples, reference))
     across = _across(samples, reference)
     spread = np.var(of_samples.rows - across.rows, ddof=1) - of_samples.paired / (n - 1)
     spread_reference = np.var(of_reference.rows - across.columns, ddof=1)
