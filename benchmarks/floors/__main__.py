@@ -2,7 +2,7 @@
 
     python -m benchmarks.floors ../shared/data/cifar10 resnet56_cifar10=FILE mobilenet_v2=FILE
 
-Hours on one core for 60,000 images at 224x224, so features go through the store of `evaluate`: a run
+Long for 60,000 images at 224x224 on one core, so features go through the store of `evaluate`: a run
 that is killed goes on, and a second one reads them. Writes benchmarks/results/floors/KIND.json.
 """
 
