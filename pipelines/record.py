@@ -43,7 +43,13 @@ if TYPE_CHECKING:
 
 __all__ = ["LineRecord", "StageRecord"]
 
-FILES = ("params.yaml", "dvc.lock", "data/metrics/metrics.json", "data/metrics/report.html")
+FILES = (
+    "params.yaml",
+    "dvc.lock",
+    "data/metrics/metrics.json",
+    "data/metrics/figures.json",
+    "data/metrics/report.html",
+)
 PICTURES = ("data/samples", "data/metrics")
 FIGURES = Path("data/metrics/metrics.json")
 

@@ -65,4 +65,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "two_level",
         "uniform",
     ),
+    "extractors": (
+        "classifier",
+        "inception",
+        "mobilenet_v2",
+        "resnet56_cifar10",
+    ),
 }

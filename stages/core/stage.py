@@ -35,7 +35,7 @@ from stages.core.errors import (
 from stages.core.sections import PARAMS_PATH, Section, parse_params, read_yaml
 from stages.core.tracking import Tracker, open_tracker
 
-__all__ = ["Run", "run_stage", "stop_on_signals"]
+__all__ = ["Run", "run_stage", "stop_on_signals", "work_root"]
 
 P = TypeVar("P", bound=Section)
 
@@ -150,11 +150,14 @@ def _key(stage: str, params: Section, inputs: Mapping[str, Artifact], code: str)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def work_root() -> Path:
+    """`.work` of the project: of the main checkout, even in an experiment's temporary copy."""
+    return Path(os.environ.get("DVC_ROOT", ".")) / ".work"
+
+
 @contextmanager
 def _locked_work_folder(stage: str, key: str) -> Iterator[Path]:
-    # DVC_ROOT is the main checkout even when an experiment runs in a temporary copy.
-    root = Path(os.environ.get("DVC_ROOT", "."))
-    folder = root / ".work" / stage
+    folder = work_root() / stage
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{key}.lock").open("w") as lock:
         try:

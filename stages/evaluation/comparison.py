@@ -1,129 +1,112 @@
-"""Samples, reconstructions, test and training images compared in the features of the judge.
+"""Sets of images compared with the test images in the features of one network.
 
-    frechet_JUDGE                    samples against test
-    reconstruction_frechet_JUDGE     reconstructions against test: what the first stage costs alone
-    frechet_JUDGE_floor              train against test: what is left for real images
+    NAME                    samples
+    reconstruction_NAME     reconstructions: what the first stage costs alone
+    NAME_floor              training images, as many as there are samples where there are so many
 
-Reconstructions are of the very images they are compared with, so theirs can lie below the floor.
-Where the judge knows classes, there is its accuracy on samples, reconstructions and test images.
-JUDGE is `classifier` or `rotation`, after what it was taught.
+NAME is that of a distance (stages/metrics/distances.py). Reconstructions are of the very images
+they are compared with, so theirs can lie below the floor; only the Frechet and the kernel distance
+are taken of them. The floor is what real images get, and no model can be expected to beat it. It is
+taken at the number of samples, as most distances depend on that.
 """
 
-import numpy as np
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
 import pandas as pd
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from stages.assembly.judge import Judge
-from stages.core.shapes import Labels, Pixels
+from stages.evaluation.asked_classes import AskedClasses
+from stages.evaluation.observe import evenly_spaced
+from stages.extractors.base import Extractor
 from stages.metrics.base import Figure, Protocol
-from stages.metrics.class_accuracy import ClassAccuracy
-from stages.metrics.frechet import FeatureMoments, frechet_figure
-from stages.metrics.neighbours import NearestNeighbours, memorisation_figure
+from stages.metrics.distances import DISTANCES
+from stages.metrics.feature_set import FeatureSet
+from stages.metrics.frechet import frechet_figures
+from stages.metrics.kernel import kernel_figures
+from stages.metrics.pair import DistanceOptions, Pair
+from stages.metrics.per_class import class_distances
 
-__all__ = ["NEIGHBOURS", "Comparison"]
+__all__ = ["Comparison"]
 
-NEIGHBOURS = 3
-"""Training images kept per query."""
+OF_RECONSTRUCTIONS = (frechet_figures, kernel_figures)
 
 
+@dataclass(frozen=True)
 class Comparison:
-    """Takes in the sets one after the other: test, samples, then train.
+    """What one network saw, and how to compare it."""
 
-    Attributes:
-        neighbours: Nearest training images of the first samples, then of the first test images.
-        num_queries: How many of these are samples.
-    """
-
-    neighbours: NearestNeighbours
-    num_queries: int
-
-    def __init__(self, judge: Judge, device: torch.device, neighbour_queries: int) -> None:
-        self.judge, self.device, self.limit = judge, device, neighbour_queries
-        dim = judge.network.feature_dim
-        self.moments = {
-            name: FeatureMoments(dim) for name in ("test", "reconstructions", "samples", "train")
-        }
-        classes = judge.config.num_classes
-        self.accuracy = {
-            name: ClassAccuracy(classes) for name in ("test", "reconstructions", "samples")
-        }
-        self._queries: dict[str, list[Tensor]] = {"samples": [], "test": []}
-
-    def see(self, name: str, pixels: Pixels, labels: Labels | None) -> None:
-        """Take in a batch of the set `name`: test, reconstructions or samples."""
-        features = self._features(pixels)
-        self.moments[name].update(features)
-        if labels is not None and self.judge.config.taught == "classes":
-            self.accuracy[name].update(self.judge.decide(features).cpu(), labels)
-        if name in self._queries:
-            held = sum(len(vectors) for vectors in self._queries[name])
-            self._queries[name].append(features[: max(self.limit - held, 0)])
-
-    def see_train(self, pixels: Pixels, rows: np.ndarray) -> None:
-        """Take in a batch of training images, after all test images and samples."""
-        if not hasattr(self, "neighbours"):
-            samples, test = (torch.cat(self._queries[name]) for name in ("samples", "test"))
-            self.num_queries = len(samples)
-            self.neighbours = NearestNeighbours(torch.cat([samples, test]), NEIGHBOURS)
-        features = self._features(pixels)
-        self.moments["train"].update(features)
-        self.neighbours.update(features, torch.from_numpy(rows).to(features.device))
-
-    def _features(self, pixels: Pixels) -> Float[Tensor, "batch feature_dim"]:
-        return self.judge.features(pixels.to(self.device))
+    network: Extractor
+    sets: dict[str, FeatureSet]
+    """`test`, `train`, `reconstructions`, `samples`; memory-mapped."""
+    protocols: dict[str, Protocol]
+    """Of figures about each set, and about the floor, in these features."""
+    class_names: list[str]
+    """Of the data; empty without classes."""
+    options: DistanceOptions
+    seed: int
+    """Of bootstrap draws and orders."""
+    suffix: str
+    """Behind the names of its class accuracies."""
 
     @property
-    def sample_distances(self) -> Float[Tensor, "samples neighbours"]:
-        """Of the queried samples to their nearest training images, ascending."""
-        return self.neighbours.distances[: self.num_queries].cpu()
+    def title(self) -> str:
+        """Heading of its figures in the report."""
+        return f"Samples, seen by {self.network.name}"
 
-    @property
-    def test_distances(self) -> Float[Tensor, "test neighbours"]:
-        """Of the queried test images to their nearest training images, ascending."""
-        return self.neighbours.distances[self.num_queries :].cpu()
-
-    def figures(self, of_test: Protocol, of_samples: Protocol, of_train: Protocol) -> list[Figure]:
-        """All comparisons.
+    def figures(self, between: Callable[[], None]) -> list[Figure]:
+        """All distances from the test images, and whether images show what was asked for.
 
         Args:
-            of_test: Protocol of figures about test images and their reconstructions.
-            of_samples: Of those about samples, with the settings of the sampler.
-            of_train: Of those about training images.
+            between: Called between distances; may raise.
+
+        Raises:
+            DataError: If a set is too small for what is asked of it.
         """
-        name, moments = f"frechet_{self.judge.name}", self.moments
-        test = moments["test"]
-        result = [
-            frechet_figure(name, moments["samples"], test, of_samples),
-            frechet_figure(
-                f"reconstruction_{name}",
-                moments["reconstructions"],
-                test,
-                of_test.also(images="reconstructions of the reference images themselves"),
+        floor = self.sets["train"].rows(
+            evenly_spaced(len(self.sets["train"]), len(self.sets["samples"]))
+        )
+        wanted = [
+            ("{}", self.sets["samples"], "samples", DISTANCES),
+            (
+                "reconstruction_{}",
+                self.sets["reconstructions"],
+                "reconstructions",
+                OF_RECONSTRUCTIONS,
             ),
-            frechet_figure(f"{name}_floor", moments["train"], test, of_train),
-            memorisation_figure(self.sample_distances[:, 0], self.test_distances[:, 0], of_samples),
+            ("{}_floor", floor, "floor", DISTANCES),
         ]
-        return [*result, *self._accuracies(of_test, of_samples)]
+        found = []
+        for name, images, of, distances in wanted:
+            pair = self._pair(images, self.protocols[of])
+            for figures in distances:
+                found += [replace(one, name=name.format(one.name)) for one in figures(pair)]
+                between()
+        return [*found, *self._asked.figures(self.protocols)]
 
-    def _accuracies(self, of_test: Protocol, of_samples: Protocol) -> list[Figure]:
-        wanted = {
-            "class_accuracy": ("samples", of_samples),
-            "reconstruction_class_accuracy": ("reconstructions", of_test),
-            "test_class_accuracy": ("test", of_test),
-        }
-        return [
-            self.accuracy[of].figure(name, protocol)
-            for name, (of, protocol) in wanted.items()
-            if self.accuracy[of].asked.sum() > 0
-        ]
+    def per_class(self) -> pd.DataFrame | None:
+        """One row per class: accuracies where the network tells classes apart, and distances.
 
-    def per_class(self, names: list[str]) -> pd.DataFrame:
-        """One row per class; empty cells where nothing was asked for."""
-        columns = {
-            f"{of}_{what}": values
-            for of, accuracy in self.accuracy.items()
-            for what, values in (("images", accuracy.asked), ("accuracy", accuracy.per_class))
-        }
-        return pd.DataFrame({"label": np.arange(len(names)), "name": names, **columns})
+        Returns:
+            None without classes; columns end in `suffix`, but for label and name.
+        """
+        if not self.class_names:
+            return None
+        known = self.network.tells_apart(self.class_names)
+        table = pd.DataFrame({"label": range(len(self.class_names)), "name": self.class_names})
+        if known:
+            table = table.join(self._asked.table())
+        samples, test, train = (self.sets[name] for name in ("samples", "test", "train"))
+        if samples.labels is not None and test.labels is not None:
+            count = len(self.class_names)
+            distances = class_distances(samples, test, train, count, self.seed)
+            table = table.join(distances.drop(columns=["label", "samples_n", "reference_n"]))
+        return table.set_index(["label", "name"]).add_suffix(self.suffix).reset_index()
+
+    def _pair(self, images: FeatureSet, protocol: Protocol) -> Pair:
+        network, test = self.network.name, self.sets["test"]
+        return Pair(images, test, network, self.options, self.seed, protocol)
+
+    @property
+    def _asked(self) -> AskedClasses:
+        known = self.network.tells_apart(self.class_names)
+        return AskedClasses(self.sets, len(self.class_names) if known else 0, self.suffix)

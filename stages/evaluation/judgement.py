@@ -1,8 +1,10 @@
 """The judgement of a line: every figure with its protocol, and what the pictures need.
 
-Passes that hold no more than a batch of images as floats: the test split, the samples, the training
-split, and the test split once more where it is weighed. Which metrics there are is decided here,
-one line each.
+First all that could be missing is opened. Then the test split passes once by the first stage, and
+its reconstructions go to the disk; every network looks at the four sets of images, and what it sees
+goes to the disk too (stages/evaluation/feature_store.py); then the sets are compared. No more than
+a batch of images is held as floats, and a run that was killed goes on where it was.
+Which metrics there are is decided here, one line each.
 """
 
 from dataclasses import dataclass
@@ -15,21 +17,22 @@ import torch
 from stages.core.stage import Run
 from stages.evaluation.comparison import Comparison
 from stages.evaluation.factors import TITLE as FACTORS
-from stages.evaluation.factors import judge_factors
+from stages.evaluation.factors import FactorJudgement, judge_factors
+from stages.evaluation.image_sets import ImageSet
 from stages.evaluation.line import Line
-from stages.evaluation.observe import chunks, evenly_spaced, observe_test
+from stages.evaluation.line_sets import known_sets, writing_reconstructions
+from stages.evaluation.looking import look_at
+from stages.evaluation.nearest import Nearest, nearest_training_images
+from stages.evaluation.networks import open_networks
+from stages.evaluation.observe import evenly_spaced, observe_test
 from stages.evaluation.options import EvaluateOptions
-from stages.evaluation.protocols import (
-    judged_by,
-    protocol_of_samples,
-    protocol_of_test,
-    protocol_of_train,
-)
+from stages.evaluation.protocols import in_features, protocols_of_sets
 from stages.evaluation.weighing import weigh_test
 from stages.metrics.base import Figure, Metric
 from stages.metrics.codes import CodeUsage
 from stages.metrics.latents import LatentActivity
 from stages.metrics.likelihood import TwoStageLikelihood
+from stages.metrics.memorisation import Memorisation
 from stages.metrics.perceptual import PerceptualSimilarity
 from stages.metrics.reconstruction import Reconstruction
 from stages.nn.lpips import open_lpips
@@ -48,7 +51,7 @@ class Judgement:
     where there is no posterior), or share of each code, in descending order."""
     profile_title: str
     per_class: pd.DataFrame | None
-    """One row per class; None where the judge was not taught classes."""
+    """One row per class: accuracies and distances; None without classes."""
     per_factor: pd.DataFrame | None
     """One row per known factor of the images; None where none are known or looked at."""
     sample_distances: np.ndarray
@@ -56,6 +59,12 @@ class Judgement:
     of test images; (samples, neighbours)."""
     sample_neighbours: np.ndarray
     """The rows of these images in the training split."""
+    test_distances: np.ndarray
+    """Distances of test images to their nearest training image, in the same units; (test,)."""
+    usual_distance: float
+    """That unit: the median distance of test images, in features."""
+    memorisation: Memorisation
+    """What these distances say."""
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -72,43 +81,66 @@ def judge_line(
         line: What is judged.
         options: How much of it is looked at.
         seed: Of the posterior draws.
-        run: Its stop event is obeyed between the passes.
+        run: Its stop event is obeyed between pieces, its work folder used.
         device: Where the line computes.
 
     Raises:
         Interrupted: If the stage was asked to stop.
+        ParamsError: If weights that the options name cannot be read.
     """
     metrics = metrics_of(line, options, device)
-    comparison = Comparison(line.judge, device, options.neighbour_queries)
-    rows = evenly_spaced(len(line.latents.split("test")), options.max_images)
-    for seen, labels in observe_test(line, rows, options.batch_size, seed, device):
-        for metric in metrics:
-            metric.update(seen)
-        comparison.see("test", seen.images, labels)
-        comparison.see("reconstructions", seen.reconstructions, labels)
-    run.raise_if_stopped()
-    _see_samples(line, comparison, options)
-    run.raise_if_stopped()
-    _see_train(line, comparison, options)
-    of_test = protocol_of_test(line, rows, seed)
+    networks = open_networks(line.judge, options.networks, line.first_stage.image, device)
+    sets = known_sets(line, options.max_images)
+    sets["reconstructions"] = _look(line, sets["test"], metrics, options, seed, run, device)
+    protocols = protocols_of_sets(line, sets, seed)
+    of_test = protocols["test"]
     groups = {metric.title: metric.figures(of_test) for metric in metrics}
     groups[TwoStageLikelihood.title] += weigh_test(line, options, seed, run, device, of_test)
-    factors = judge_factors(
-        line.prepared.split("test"),
-        line.latents.split("test"),
-        options.factor_images,
-        seed,
-        of_test,
-    )
+    test, latents = line.prepared.split("test"), line.latents.split("test")
+    factors = judge_factors(test, latents, options.factor_images, seed, of_test)
     if factors is not None:
         groups[FACTORS] = factors.figures
-    groups["Samples"] = comparison.figures(
-        judged_by(line.judge, of_test),
-        judged_by(line.judge, protocol_of_samples(line, len(rows))),
-        judged_by(line.judge, protocol_of_train(line, len(rows), options)),
+    seen = look_at(sets, networks, run, device)
+    comparisons = [
+        Comparison(
+            network=network,
+            sets=features,
+            protocols=in_features(network, line.first_stage.image, protocols),
+            class_names=line.prepared.class_names or [],
+            options=options.distances,
+            seed=seed,
+            suffix="" if network is networks[0] else f"_{network.name}",
+        )
+        for network, features in zip(networks, seen, strict=True)
+    ]
+    for comparison in comparisons:
+        groups[comparison.title] = comparison.figures(run.raise_if_stopped)
+    own = comparisons[0]
+    nearest = nearest_training_images(
+        own.sets, sets["train"].rows, options.neighbour_queries, run.raise_if_stopped
     )
-    per_factor = None if factors is None else factors.table
-    return _judgement(line, groups, metrics, comparison, per_factor)
+    groups[own.title] += nearest.memorisation.figures(own.protocols["samples"])
+    return _judgement(groups, metrics, comparisons, nearest, factors)
+
+
+def _look(
+    line: Line,
+    test: ImageSet,
+    metrics: list[Metric],
+    options: EvaluateOptions,
+    seed: int,
+    run: Run,
+    device: torch.device,
+) -> ImageSet:
+    """Show the test split to the metrics by way of the first stage; its reconstructions."""
+    rows = evenly_spaced(len(line.latents.split("test")), options.max_images)
+    with writing_reconstructions(run.work, test) as rebuilt:
+        for seen, _ in observe_test(line, rows, options.batch_size, seed, device):
+            for metric in metrics:
+                metric.update(seen)
+            rebuilt.add(seen.reconstructions)
+            run.raise_if_stopped()
+    return rebuilt.images
 
 
 def metrics_of(line: Line, options: EvaluateOptions, device: torch.device) -> list[Metric]:
@@ -130,40 +162,37 @@ def metrics_of(line: Line, options: EvaluateOptions, device: torch.device) -> li
     return metrics
 
 
-def _see_samples(line: Line, comparison: Comparison, options: EvaluateOptions) -> None:
-    samples = line.samples
-    for rows in chunks(np.arange(len(samples.images)), options.batch_size, "samples"):
-        labels = None if samples.labels is None else torch.from_numpy(samples.labels[rows])
-        comparison.see("samples", torch.from_numpy(np.array(samples.images[rows])), labels)
-
-
-def _see_train(line: Line, comparison: Comparison, options: EvaluateOptions) -> None:
-    train = line.prepared.split("train").images
-    every = evenly_spaced(len(train), options.max_images)
-    for rows in chunks(every, options.batch_size, "training split"):
-        comparison.see_train(torch.from_numpy(np.array(train[rows])), rows)
-
-
 def _judgement(
-    line: Line,
     groups: dict[str, list[Figure]],
     metrics: list[Metric],
-    comparison: Comparison,
-    per_factor: pd.DataFrame | None,
+    comparisons: list[Comparison],
+    nearest: Nearest,
+    factors: FactorJudgement | None,
 ) -> Judgement:
-    classes = line.judge.config.num_classes
-    names = [line.class_name(label) for label in range(classes)]
     title, profile = _profile(metrics)
-    usual = comparison.test_distances[:, 0].median().clamp_min(torch.finfo(torch.float32).eps)
     return Judgement(
         groups=groups,
         profile=profile,
         profile_title=title,
-        per_class=comparison.per_class(names) if classes else None,
-        per_factor=per_factor,
-        sample_distances=(comparison.sample_distances / usual).numpy(),
-        sample_neighbours=comparison.neighbours.rows[: comparison.num_queries].cpu().numpy(),
+        per_class=_per_class(comparisons),
+        per_factor=None if factors is None else factors.table,
+        sample_distances=(nearest.sample_distances / nearest.usual).numpy(),
+        sample_neighbours=nearest.sample_rows.numpy(),
+        test_distances=(nearest.test_distances[:, 0] / nearest.usual).numpy(),
+        usual_distance=nearest.usual,
+        memorisation=nearest.memorisation,
     )
+
+
+def _per_class(comparisons: list[Comparison]) -> pd.DataFrame | None:
+    """One row per class, the columns of the networks side by side; None without classes."""
+    first, *others = [comparison.per_class() for comparison in comparisons]
+    if first is None:
+        return None
+    for other in others:
+        assert other is not None, "classes are those of the data"
+        first = first.merge(other, on=["label", "name"])
+    return first
 
 
 def _profile(metrics: list[Metric]) -> tuple[str, pd.DataFrame]:

@@ -1,8 +1,12 @@
 """How much of the line is looked at: the `evaluate` section."""
 
-from pydantic import Field
+from typing import Any
 
-from stages.core.sections import Section
+from pydantic import Field, SerializeAsAny, field_validator
+
+from stages.core.sections import Section, validate
+from stages.extractors.base import ExtractorOptions
+from stages.metrics.pair import DistanceOptions
 
 __all__ = ["EvaluateOptions"]
 
@@ -37,3 +41,31 @@ class EvaluateOptions(Section):
     """Folder with squeezenet1_1.pth and squeeze.pth, for LPIPS of reconstructions; "": none."""
     num_neighbours: int = Field(gt=0)
     """Samples shown beside their nearest training images."""
+    networks: tuple[SerializeAsAny[ExtractorOptions], ...]
+    """Feature networks beside the line's own judge, each `{kind: NAME, weights: PATH}`, in whose
+    features sets of images are compared too; []: none."""
+
+    distances: DistanceOptions
+    """How sets of features are compared."""
+
+    @field_validator("networks", mode="before")
+    @classmethod
+    def _read_networks(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        read = tuple(map(_network, value))
+        kinds = [network.kind for network in read]
+        if "classifier" in kinds or len(set(kinds)) < len(kinds):
+            raise ValueError(
+                "must name each network once, and not classifier: the line's own judge always looks"
+            )
+        return read
+
+
+def _network(value: Any) -> ExtractorOptions:
+    if isinstance(value, ExtractorOptions):
+        return value
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if not isinstance(kind, str):
+        raise ValueError("must be a list of {kind: NAME, weights: PATH}")
+    return validate(ExtractorOptions.of_kind(kind), value, source=kind)

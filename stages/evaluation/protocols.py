@@ -2,61 +2,70 @@
 
 import numpy as np
 
-from stages.assembly.judge import Judge
 from stages.core.intensities import ROUNDING_RULE
+from stages.core.shapes import ImageShape
+from stages.evaluation.image_sets import ImageSet
 from stages.evaluation.line import Line
 from stages.evaluation.observe import evenly_spaced
-from stages.evaluation.options import EvaluateOptions
+from stages.extractors.base import Extractor
 from stages.metrics.protocol import Protocol, SamplerRecord
 
 __all__ = [
-    "judged_by",
+    "in_features",
     "label_balance",
-    "protocol_of_samples",
-    "protocol_of_test",
-    "protocol_of_train",
+    "protocols_of_sets",
 ]
 
 
-def protocol_of_test(line: Line, rows: np.ndarray, seed: int) -> Protocol:
-    """Of figures over the test split.
+def protocols_of_sets(line: Line, sets: dict[str, ImageSet], seed: int) -> dict[str, Protocol]:
+    """Of figures about each set, held against the test images, by name.
+
+    `floor` is of training images, as many as there are samples where there are so many.
 
     Args:
         line: What is judged.
-        rows: Rows of the latents' test split that are looked at.
+        sets: `test`, `train`, `samples` and `reconstructions`.
         seed: Of the posterior draws.
     """
-    split, latents = line.prepared.split("test"), line.latents.split("test")
-    labels = None if split.labels is None else split.labels[latents.index[rows]]
-    return _protocol(line, "test split", len(rows), labels).also(
+    reference_n = len(sets["test"])
+    of_test = _protocol(line, "test split", reference_n, sets["test"].labels).also(
         seed=seed,
         prior_given="class" if line.second_stage.prior.num_classes > 0 else "nothing",
     )
+    train = sets["train"]
+    floor = evenly_spaced(len(train), len(sets["samples"]))
+    floor_labels = None if train.labels is None else train.labels[floor]
+    return {
+        "test": of_test,
+        "reconstructions": of_test.also(images=sets["reconstructions"].shows),
+        "samples": _protocol(line, "samples", reference_n, sets["samples"].labels).also(
+            sampler=SamplerRecord.of(line.samples.artifact.about["sampling"])
+        ),
+        "floor": _protocol(line, "training split", reference_n, floor_labels).also(
+            chosen="evenly spaced, at most as many as there are samples"
+        ),
+    }
 
 
-def protocol_of_samples(line: Line, reference_n: int) -> Protocol:
-    """Of figures about samples, held against so many test images."""
-    samples = line.samples
-    return _protocol(line, "samples", reference_n, samples.labels).also(
-        sampler=SamplerRecord.of(samples.artifact.about["sampling"])
-    )
-
-
-def protocol_of_train(line: Line, reference_n: int, options: EvaluateOptions) -> Protocol:
-    """Of figures about training images, held against so many test images."""
-    split = line.prepared.split("train")
-    rows = evenly_spaced(len(split.images), options.max_images)
-    labels = None if split.labels is None else split.labels[rows]
-    return _protocol(line, "training split", reference_n, labels)
-
-
-def judged_by(judge: Judge, protocol: Protocol) -> Protocol:
-    """The same in the features of the judge."""
-    return protocol.also(
-        extractor=f"convolutional classifier taught {judge.config.taught}, penultimate layer",
-        extractor_sha256=judge.artifact.digest,
-        found={**protocol.found, "extractor_test_accuracy": judge.test_accuracy},
-    )
+def in_features(
+    network: Extractor, image: ImageShape, protocols: dict[str, Protocol]
+) -> dict[str, Protocol]:
+    """The same in the features of a network that is shown images of this shape."""
+    rule = network.rule(image)
+    accuracy = network.test_accuracy
+    about = {} if accuracy is None else {"extractor_test_accuracy": accuracy}
+    return {
+        name: protocol.also(
+            extractor=network.title,
+            extractor_sha256=network.checksum,
+            resize=rule.resize,
+            antialias=rule.antialias,
+            values=rule.values,
+            grey=rule.grey,
+            found={**protocol.found, **about},
+        )
+        for name, protocol in protocols.items()
+    }
 
 
 def label_balance(labels: np.ndarray | None, names: list[str]) -> str | dict[str, int]:

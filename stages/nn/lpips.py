@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stages.core.artifacts import file_sha256
 from stages.core.errors import ParamsError
 from stages.core.shapes import Images, ImageShape
+from stages.nn.published_weights import fill_published
 
 __all__ = ["LPIPS", "LPIPS_FILES", "SQUEEZENET", "network_size", "open_lpips", "resize_rule"]
 
@@ -170,28 +170,11 @@ def open_lpips(folder: Path, image: ImageShape, *, field: str) -> LPIPS:
         f"lin{number}.model.1.weight": weight[None, :, None, None]
         for number, weight in enumerate(network.weights)
     }
-    for name, targets in {SQUEEZENET: body, LINEAR: heads}.items():
-        network.checksums[name] = _fill(folder / name, targets, field)
-    return network
-
-
-@torch.no_grad()
-def _fill(path: Path, targets: dict[str, Tensor], field: str) -> str:
-    """Copy a file's tensors of these names into `targets`; its sha256."""
     mend = (
         f"{field} must name the folder with {' and '.join(LPIPS_FILES)} (torchvision's SqueezeNet "
         "1.1, and LPIPS v0.1 of richzhang/PerceptualSimilarity)"
     )
-    if not path.is_file():
-        raise ParamsError(f"{path}: no such file; {mend}")
-    checksum = file_sha256(path)
-    if not checksum.startswith(LPIPS_FILES[path.name]):
-        known = " or ".join(LPIPS_FILES[path.name])
-        raise ParamsError(f"{path}: sha256 must begin with {known}, is {checksum}; {mend}")
-    tensors = torch.load(path, weights_only=True, map_location="cpu")
-    for name, target in targets.items():
-        found = tuple(tensors[name].shape) if name in tensors else "absent"
-        if found != tuple(target.shape):
-            raise ParamsError(f"{path}: {name} must be {tuple(target.shape)}, is {found}; {mend}")
-        target.copy_(tensors[name])
-    return checksum
+    for name, targets in {SQUEEZENET: body, LINEAR: heads}.items():
+        known = LPIPS_FILES[name]
+        network.checksums[name] = fill_published(folder / name, targets, known=known, mend=mend)
+    return network

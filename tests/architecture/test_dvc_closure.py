@@ -18,6 +18,8 @@ LOADERS = {
     },
     "stages/assembly/second_stage.py": {"prior": "priors", "head": "heads"},
 }
+# Loads a list of members, which DVC cannot name one by one.
+NETWORKS = "stages/evaluation/networks.py"
 PARAMS = [PROJECT / "params.yaml", *sorted((PROJECT / "pipelines/presets").glob("*.yaml"))]
 
 
@@ -32,6 +34,9 @@ def code_of(stage, params):
                 for section, family in sections.items()
             ]
             files |= closure(*members)
+    if NETWORKS in names:
+        kinds = [network["kind"] for network in params["evaluate"]["networks"]]
+        files |= closure(*(PROJECT / "stages/extractors" / f"{kind}.py" for kind in kinds))
     return {str(path.relative_to(PROJECT)) for path in files}
 
 

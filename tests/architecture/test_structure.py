@@ -26,9 +26,11 @@ FLOORS = {
     "metrics": 4,
     "training": 4,
     "assembly": 4,
+    "extractors": 4,
     "encoding": 5,
     "sampling": 5,
     "evaluation": 5,
+    "comparing": 5,
 }
 PROGRAMS = 6
 

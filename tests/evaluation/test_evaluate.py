@@ -4,7 +4,9 @@ import json
 import math
 import re
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +14,17 @@ import pytest
 import torch
 
 from stages.core.artifacts import file_sha256, new_artifact, open_artifact
-from stages.core.errors import ArtifactError
+from stages.core.errors import ArtifactError, Interrupted, ParamsError
 from stages.evaluate import INPUTS, Params, evaluate
 from stages.evaluation.judgement import judge_line
 from stages.evaluation.line import open_line
 from stages.evaluation.options import EvaluateOptions
+from stages.extractors.resnet56_cifar10 import (
+    ResNet56,
+    ResNet56Cifar10,
+    ResNet56Cifar10Options,
+)
+from stages.metrics.pair import DistanceOptions
 from stages.metrics.protocol import Protocol, SamplerRecord
 from tests.evaluation.tiny_line import (
     CODES,
@@ -45,14 +53,24 @@ OPTIONS = {
     "iwae_prior_draws": 0,
     "iwae_images": 0,
     "iwae_batch_size": 4,
+    "networks": (),
+    "distances": DistanceOptions(
+        resamples=20,
+        level=0.9,
+        infinity_points=4,
+        kernel_block=0,
+        precision_neighbours=2,
+        density_neighbours=3,
+        score_splits=3,
+    ),
 }
 
 
-def params(**changes: int) -> Params:
+def params(**changes: Any) -> Params:
     return Params(seed=3, device="cpu", evaluate=EvaluateOptions(**{**OPTIONS, **changes}))
 
 
-def evaluated(folder: Path, **changes: int) -> dict[str, dict]:
+def evaluated(folder: Path, **changes: Any) -> dict[str, dict]:
     evaluate(params(**changes), run_of("evaluate", folder, *INPUTS))
     return json.loads((folder / "data/metrics/figures.json").read_text())
 
@@ -103,9 +121,10 @@ def test_every_figure_is_finite_and_says_how_it_was_taken(line: Path) -> None:
     for name, figure in figures.items():
         assert figure["name"] == name and math.isfinite(figure["value"])
         assert figure["direction"] in ("lower", "higher", "none") and figure["unit"]
-        expected = {"samples": SAMPLING["count"], "training split": COUNTS["train"]}
+        expected = {"samples": SAMPLING["count"], "training split": SAMPLING["count"]}
         assert figure["n"] == expected.get(figure["protocol"]["images"], COUNTS["test"]) or (
-            name == "neighbour_distance_ratio" and figure["n"] == OPTIONS["neighbour_queries"]
+            name in ("neighbour_distance_ratio", "near_copy_share")
+            and figure["n"] == OPTIONS["neighbour_queries"]
         )
         assert Protocol.from_json(figure["protocol"]).to_json() == figure["protocol"]
         assert figure["protocol"]["reference_sha256"] == reference
@@ -205,8 +224,16 @@ def test_equal_lines_give_equal_bytes_and_everything_is_logged(line: Path) -> No
     assert open_artifact(line / "data/metrics", "metrics").digest == first.digest
     assert run.tracker.metrics == json.loads((line / "data/metrics/metrics.json").read_text())
     pictures = {"reconstructions.png", "samples.png", "neighbours.png", "latents.png"}
-    assert pictures | {"report.html", "figures.json"} == set(run.tracker.files)
+    pictures |= {"neighbour_distances.png"}
+    logged = {"report.html", "figures.json", "params.json"}
+    assert pictures | logged == set(run.tracker.files)
     assert pictures < first.files.keys()
+    headline = Protocol.from_json(json.loads(run.tracker.tags["protocol.frechet_classifier"]))
+    assert headline.sampler == SamplerRecord.of(SAMPLING)
+    assert run.tracker.tags["memorisation"] == "no sign"
+    report = (line / "data/metrics/report.html").read_text()
+    copy = (run.work / "report.html").read_text()
+    assert "http://tracker.example/#/experiments/7/runs/a1" in copy and "http" not in report
 
 
 @codes
@@ -233,6 +260,76 @@ def test_a_sample_copied_from_training_is_found(line: Path) -> None:
 
 
 @codes
+def test_another_network_has_figures_of_its_own_name(
+    line: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(2)
+    network = ResNet56Cifar10(ResNet56(), "a checksum")
+    monkeypatch.setattr(ResNet56Cifar10, "open", classmethod(lambda *_: network))
+    named = ResNet56Cifar10Options(kind="resnet56_cifar10", weights="somewhere")
+    figures = evaluated(line, networks=(named,))
+    for name in (
+        "frechet_resnet56_cifar10",
+        "reconstruction_frechet_resnet56_cifar10",
+        "frechet_resnet56_cifar10_floor",
+    ):
+        protocol = figures[name]["protocol"]
+        assert protocol["extractor_sha256"] == "a checksum"
+        assert protocol["resize"] == "bilinear, 8x12 to 32x32, on float32, not rounded"
+        assert protocol["antialias"] is True
+        assert protocol["details"]["grey"] == "repeated to three channels"
+    assert figures["frechet_classifier"]["protocol"]["resize"] == "none"
+    # Its classes are not those of these images.
+    assert not [name for name in figures if "class_accuracy_resnet56" in name]
+
+
+@codes
+def test_a_missing_network_ends_it_before_anything_is_looked_at(line: Path) -> None:
+    named = ResNet56Cifar10Options(kind="resnet56_cifar10", weights="no/such.th")
+    with pytest.raises(ParamsError, match="no/such.th: no such file"):
+        evaluated(line, networks=(named,))
+    assert not list((line / ".work").rglob("*.npy"))
+
+
+@codes
+def test_an_interrupted_judgement_goes_on_and_ends_alike(line: Path) -> None:
+    evaluated(line)
+    whole = open_artifact(line / "data/metrics", "metrics").digest
+    shutil.rmtree(line / ".work")
+    run = run_of("evaluate", line, *INPUTS)
+    pieces = iter(range(1000))
+
+    class Stop(threading.Event):
+        def is_set(self) -> bool:
+            return next(pieces) == 4
+
+    run.stop = Stop()
+    with pytest.raises(Interrupted):
+        evaluate(params(), run)
+    assert list((line / ".work/features").glob("*/features.npy"))
+    evaluated(line)
+    assert open_artifact(line / "data/metrics", "metrics").digest == whole
+
+
+@codes
+def test_a_line_that_copies_is_accused_everywhere(
+    line: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = open_artifact(line / "data/samples", "samples")
+    train = np.load(line / "data/prepared/train/images.npy")
+    table = pd.read_parquet(line / "data/samples/samples.parquet")
+    with new_artifact(line / "data/samples", "samples", artifact.about) as building:
+        np.save(building / "images.npy", train[: len(table)])
+        table.to_parquet(building / "samples.parquet")
+    run = run_of("evaluate", line, *INPUTS)
+    evaluate(params(), run)
+    assert run.tracker.tags["memorisation"] == "suspected"
+    assert "Copies suspected: 9 of 9 samples" in capsys.readouterr().err
+    report = (line / "data/metrics/report.html").read_text()
+    assert 'class="verdict alarm"' in report and "Copies suspected" in report
+
+
+@codes
 def test_parts_that_do_not_belong_together_are_refused(line: Path) -> None:
     before = open_artifact(line / "data/prior", "prior").digest
     torch.manual_seed(99)
@@ -250,8 +347,10 @@ def test_the_report_holds_everything_and_loads_nothing(line: Path) -> None:
     report = (line / "data/metrics/report.html").read_text()
     for name, figure in figures.items():
         assert f'id="{name}"' in report and repr(float(figure["value"])) in report
-    for source in re.findall(r'(?:src|href)="([^"]*)"', report):
+    for source in re.findall(r'src="([^"]*)"', report):
         assert source.startswith("data:image/png;base64,")
+    for target in re.findall(r'href="([^"]*)"', report):
+        assert target.startswith("#") and f'id="{target[1:]}"' in report
     assert "http" not in report and "<script" not in report and "@import" not in report
     assert all(re.findall(r'<img [^>]*alt="[^"]+"', report))
     shown = {path.name for path in (line / "data/metrics").glob("*.png")}

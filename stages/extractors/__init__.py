@@ -1,0 +1,1 @@
+"""Feature networks: what images are compared in."""
