@@ -130,6 +130,8 @@ def build_inception(tensors: dict[str, Tensor]) -> nn.Module:
     file = io.BytesIO()
     torch.save(tensors, file)
     file.seek(0)
-    return module.FeatureExtractorInceptionV3(
+    network: nn.Module = module.FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=file
     )
+    # Not all of its versions leave training mode by themselves.
+    return network.eval()

@@ -5,9 +5,9 @@ files, so a set may be larger than memory; whoever computes reads it `CHUNK_BYTE
 states what it keeps besides.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from stages.core.errors import DataError
 from stages.metrics.gaussian import FeatureMoments, Gaussian, gaussian_of_rows
 
 __all__ = ["CHUNK_BYTES", "CHUNK_IMAGES", "FeatureSet"]
+
+T = TypeVar("T")
 
 CHUNK_BYTES = 1 << 25
 """Bytes of features per chunk as float64, the type all sums are taken in: 2048 vectors of 2048."""
@@ -39,6 +41,8 @@ class FeatureSet:
     """None: the network knows no classes."""
     labels: Int64[np.ndarray, " _"] | None
     """The class asked for (samples) or shown (real images); None: there are no classes."""
+
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not len(self.features):
@@ -75,9 +79,18 @@ class FeatureSet:
             yield slice(start, start + len(chunk)), torch.from_numpy(chunk).double()
             start += len(chunk)
 
-    @cached_property
+    def keep(self, name: str, compute: Callable[["FeatureSet"], T]) -> T:
+        """What `compute` finds in this set, computed once: a reference meets many other sets."""
+        if name not in self._kept:
+            self._kept[name] = compute(self)
+        return self._kept[name]
+
+    @property
     def gaussian(self) -> Gaussian:
-        """Mean and covariance, computed once: a reference is compared with many sets."""
+        """Mean and covariance, computed once."""
+        return self.keep("gaussian", FeatureSet._fit)
+
+    def _fit(self) -> Gaussian:
         if len(self) <= self.dim:
             return gaussian_of_rows(torch.from_numpy(np.array(self.features)))
         moments = FeatureMoments(self.dim)

@@ -85,11 +85,13 @@ def frechet_slopes(samples: FeatureSet, reference: Gaussian) -> Float64[np.ndarr
     scale = squares[shared] ** -0.25
     carried = reference.factor @ (vectors[:, shared] * scale)
     shift = 2 * (own.mean - reference.mean)
+    # A weight moves the unbiased covariance by N/(N - 1) of what it moves the plain one.
+    unbiased = own.count / max(own.count - 1, 1)
     slopes = []
     for _, chunk in samples.blocks():
         centred = chunk - own.mean
         curved = centred.square().sum(dim=1) - (centred @ carried).square().sum(dim=1)
-        slopes.append(centred @ shift + curved)
+        slopes.append(centred @ shift + curved * unbiased)
     found = torch.cat(slopes)
     return (found - found.mean()).numpy()
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-__all__ = ["FeatureMoments", "Gaussian", "gaussian_of_rows"]
+__all__ = ["FeatureMoments", "Gaussian", "covariance_factor", "gaussian_of_rows"]
 
 
 class FeatureMoments:
@@ -52,7 +52,9 @@ class FeatureMoments:
     def gaussian(self) -> "Gaussian":
         """What was fitted so far."""
         covariance = self.covariance
-        return Gaussian(self.count, self.mean, _factor(covariance), torch.trace(covariance).item())
+        return Gaussian(
+            self.count, self.mean, covariance_factor(covariance), torch.trace(covariance).item()
+        )
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def gaussian_of_rows(rows: Float[Tensor, "images dim"]) -> Gaussian:
     return Gaussian(len(vectors), mean, factor, factor.square().sum().item())
 
 
-def _factor(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim rank"]:
+def covariance_factor(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim rank"]:
+    """F with F F' the covariance, with as many columns as it has rank."""
     moving = covariance.diagonal() > 0
     live = covariance if moving.all() else covariance[moving][:, moving]
     lower, failed = torch.linalg.cholesky_ex(live)

@@ -57,7 +57,8 @@ class Neighbourhoods:
         Raises:
             DataError: If a set has no more images than neighbours are asked for.
         """
-        rims = squared_radii(reference, (closed_neighbours, open_neighbours))
+        wanted = (closed_neighbours, open_neighbours)
+        rims = reference.keep(f"radii {wanted}", lambda one: squared_radii(one, wanted))
         closed_reference, open_reference = rims[0] * (1 + _RIM), rims[1] * (1 - _RIM)
         [closed_samples] = squared_radii(samples, (closed_neighbours,)) * (1 + _RIM)
         sample_inside, reference_inside = _no(samples), _no(reference)

@@ -1,9 +1,21 @@
+import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from stages.metrics.frechet import FeatureMoments, frechet_distance, frechet_figure
+from benchmarks.distances.peers import torchmetrics_frechet
+from stages.metrics import feature_set
+from stages.metrics.frechet import (
+    FeatureMoments,
+    frechet_distance,
+    frechet_figure,
+    frechet_figures,
+    frechet_slopes,
+    gaussian_distance,
+)
+from stages.metrics.gaussian import Gaussian
 from tests.metrics.examples import PROTOCOL
+from tests.metrics.feature_sets import normal, pair
 
 random = torch.Generator().manual_seed(0)
 
@@ -90,3 +102,66 @@ def test_the_figure_names_both_counts() -> None:
     )
     assert (figure.n, figure.protocol.reference_n) == (3, 5)
     assert figure.protocol.resize == PROTOCOL.resize
+
+
+def test_agrees_with_torchmetrics() -> None:
+    first, second = normal(60, 7, seed=1, shift=0.3), normal(50, 7, seed=2, scale=1.5)
+    vectors = (torch.from_numpy(images.features).double() for images in (first, second))
+    [figure] = frechet_figures(pair(first, second, resamples=0))
+    assert figure.value == pytest.approx(torchmetrics_frechet(*vectors, batch=17), rel=1e-9)
+    assert figure.interval is None
+
+
+def test_few_images_come_out_the_same_through_their_moments() -> None:
+    for first, second in ((5, 40), (40, 5), (5, 4)):
+        sets = normal(first, 9, seed=first), normal(second, 9, seed=second, shift=2)
+        through = frechet_distance(*(moments(torch.from_numpy(s.features)) for s in sets))
+        assert gaussian_distance(*(s.gaussian for s in sets)) == pytest.approx(through, rel=1e-6)
+
+
+@pytest.mark.parametrize("dim", [3, 30])
+def test_slopes_are_those_of_reweighted_sets(dim: int) -> None:
+    # With more images than dimensions and with fewer; weights moved by 1e-3 either way.
+    samples, reference = normal(20, dim, seed=1, shift=0.5), normal(25, dim, seed=2).gaussian
+    slopes = frechet_slopes(samples, reference)
+    assert slopes.mean() == pytest.approx(0, abs=1e-12)
+    vectors = samples.features.astype(np.float64)
+    for image in (0, 7, 19):
+
+        def distance(step: float, image: int = image) -> float:
+            weights = np.full(20, (1 - step) / 20)
+            weights[image] += step
+            mean = weights @ vectors
+            # The unbiased covariance of even weights, N/(N-1) times the plain one.
+            factor = (vectors - mean).T * np.sqrt(weights * 20 / 19)
+            weighted = Gaussian(
+                20, torch.from_numpy(mean), torch.from_numpy(factor), float((factor**2).sum())
+            )
+            return gaussian_distance(weighted, reference)
+
+        slope = (distance(1e-3) - distance(-1e-3)) / 2e-3
+        assert slopes[image] == pytest.approx(slope, rel=1e-3, abs=1e-4)
+
+
+def test_the_interval_covers_other_draws_of_samples() -> None:
+    # Against one reference, of 80 draws of as many samples; the target is the mean of all draws,
+    # as the bias of that many samples is in every one.
+    reference = normal(500, 4, seed=1)
+    found = [
+        frechet_figures(pair(normal(300, 4, seed=10 + i, shift=0.5), reference, level=0.9))[0]
+        for i in range(80)
+    ]
+    target = np.mean([figure.value for figure in found])
+    covered = sum(figure.interval[0] < target < figure.interval[1] for figure in found)
+    # Binomial of 80 at 0.9: within 62 and 79 with probability 0.998.
+    assert 62 <= covered <= 79
+
+
+def test_order_and_batches_change_neither_distance_nor_interval(monkeypatch) -> None:
+    samples, reference = normal(40, 3, seed=1, shift=1), normal(50, 3, seed=2)
+    [whole] = frechet_figures(pair(samples, reference))
+    monkeypatch.setattr(feature_set, "CHUNK_IMAGES", 7)
+    turned = samples.rows(np.random.default_rng(0).permutation(40))
+    [other] = frechet_figures(pair(turned, reference))
+    assert other.value == pytest.approx(whole.value, rel=1e-9)
+    assert other.interval == pytest.approx(whole.interval, rel=1e-9)

@@ -1,0 +1,1 @@
+"""Distances between sets of features: agreement with torchmetrics and scipy, and time."""

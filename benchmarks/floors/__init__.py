@@ -1,0 +1,1 @@
+"""How far real images are from real images, in the features of every network."""

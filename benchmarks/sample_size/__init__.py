@@ -1,0 +1,1 @@
+"""How distances depend on the number of images, on real images."""
