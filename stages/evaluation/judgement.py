@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from stages.core.stage import Run
+from stages.evaluation.coded import code_test
 from stages.evaluation.comparison import Comparison
 from stages.evaluation.factors import TITLE as FACTORS
 from stages.evaluation.factors import judge_factors
@@ -93,6 +94,7 @@ def judge_line(
     of_test = protocol_of_test(line, rows, seed)
     groups = {metric.title: metric.figures(of_test) for metric in metrics}
     groups[TwoStageLikelihood.title] += weigh_test(line, options, seed, run, device, of_test)
+    groups[TwoStageLikelihood.title] += code_test(line, options, seed, run, device)
     factors = judge_factors(
         line.prepared.split("test"),
         line.latents.split("test"),

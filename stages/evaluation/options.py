@@ -37,3 +37,6 @@ class EvaluateOptions(Section):
     """Folder with squeezenet1_1.pth and squeeze.pth, for LPIPS of reconstructions; "": none."""
     num_neighbours: int = Field(gt=0)
     """Samples shown beside their nearest training images."""
+    coded_images: int = Field(ge=0)
+    """Test images really coded into a file and decoded again, evenly spaced; 0: none. Codes under a
+    discretized likelihood and a prior that predicts them one by one."""

@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import MemberOptions
+from stages.nn.inverse_cdf import index_from_uniform
 
 __all__ = ["Head", "HeadOptions", "SamplerSettings"]
 
@@ -26,6 +27,12 @@ class SamplerSettings:
     """Keep the smallest set with at least this probability; 1: all."""
     guidance: float
     """Classifier-free: log p(t) + guidance (log p(t|class) - log p(t)); 1: none, 0: no class."""
+
+    def choose(
+        self, logits: Float[Tensor, "batch num_codes"], uniforms: Float[Tensor, " batch"]
+    ) -> Int[Tensor, " batch"]:
+        """One code per row of what is left of its distribution; whoever codes chooses otherwise."""
+        return index_from_uniform(logits, uniforms)
 
 
 class HeadOptions(MemberOptions):

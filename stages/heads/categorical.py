@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.heads.base import Head, HeadOptions, SamplerSettings
-from stages.nn.inverse_cdf import index_from_uniform, truncated
+from stages.nn.inverse_cdf import truncated
 from stages.nn.transformer import INITIAL_STD
 
 __all__ = ["CategoricalHead", "CategoricalOptions"]
@@ -76,4 +76,4 @@ class CategoricalHead(Head):
             without_class = self.logits(unconditional)
             logits = without_class + settings.guidance * (logits - without_class)
         kept = truncated(logits / settings.temperature, settings.top_k, settings.top_p)
-        return index_from_uniform(kept, uniforms[:, 0])
+        return settings.choose(kept, uniforms[:, 0])

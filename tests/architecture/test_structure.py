@@ -26,6 +26,7 @@ FLOORS = {
     "metrics": 4,
     "training": 4,
     "assembly": 4,
+    "coding": 5,
     "encoding": 5,
     "sampling": 5,
     "evaluation": 5,

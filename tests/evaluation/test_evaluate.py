@@ -45,6 +45,7 @@ OPTIONS = {
     "iwae_prior_draws": 0,
     "iwae_images": 0,
     "iwae_batch_size": 4,
+    "coded_images": 0,
 }
 
 
