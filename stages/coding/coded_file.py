@@ -55,6 +55,8 @@ class Header(Section):
     """Of the images, uint8, one after the other."""
     computed_by: str
     """What computed the probabilities; another may round otherwise."""
+    threads: int = Field(ge=1)
+    """Of its CPU, which change the order of sums: a decoder should use as many."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,12 @@ class CodedFile:
             try:
                 group = coder.read(block, count, self.header.labels)
             except ValueError as error:
-                raise DataError(f"{self._other_probabilities()} ({error})") from None
+                raise DataError(f"{self._other_probabilities(coder)} ({error})") from None
             pixels.update(group.pixels.numpy().tobytes())
             yield group
             start, left = start + 1 + length, left - count
         if pixels.hexdigest() != self.header.pixels_sha256:
-            raise DataError(self._other_probabilities())
+            raise DataError(self._other_probabilities(coder))
 
     def require(self, first: FirstStage, second: SecondStage) -> None:
         """Refuse a line that the file was not written with.
@@ -112,18 +114,17 @@ class CodedFile:
                     f"{artifact.digest}; decode it with the {name} it was coded with"
                 )
 
-    def _other_probabilities(self) -> str:
+    def _other_probabilities(self, coder: LineCoder) -> str:
         return (
             f"{self.path}: decodes to other images than were coded, although the models are the "
             f"same: probabilities were computed by {self.header.computed_by}, now by "
-            f"{computed_by(None)}; decode it where it was coded"
+            f"{computed_by(coder.device)}; decode it where it was coded"
         )
 
 
-def computed_by(device: torch.device | None) -> str:
-    """What computes here; None: as far as it does not depend on the device."""
-    where = "" if device is None else f", {device.type}"
-    return f"torch {torch.__version__}, {torch.get_num_threads()} thread(s){where}"
+def computed_by(device: torch.device) -> str:
+    """What computes here."""
+    return f"torch {torch.__version__}, {device.type}, {torch.get_num_threads()} thread(s)"
 
 
 def write_coded(path: Path, coder: LineCoder, groups: Iterable[CodedGroup]) -> Header:
@@ -154,6 +155,7 @@ def write_coded(path: Path, coder: LineCoder, groups: Iterable[CodedGroup]) -> H
         payload_sha256=payload.hexdigest(),
         pixels_sha256=pixels.hexdigest(),
         computed_by=computed_by(coder.device),
+        threads=torch.get_num_threads(),
     )
     text = json.dumps(header.model_dump(mode="json"), separators=(",", ":")).encode()
     building = path.with_name(f".{path.name}.building")

@@ -32,7 +32,7 @@ def test_the_price_of_an_image_is_its_log_prob(values):
     def choose(probabilities, places):
         assert probabilities.shape[-1] == 256 and (probabilities >= 0).all()
         sums = probabilities.sum(dim=-1)
-            torch.testing.assert_close(sums, torch.ones_like(sums))
+        torch.testing.assert_close(sums, torch.ones_like(sums))
         chosen = pixels[(slice(None), *places)]
         taken = probabilities.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
         log_prob.add_(taken.log().sum(dim=(1, 2, 3)))
