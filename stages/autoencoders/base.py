@@ -96,12 +96,15 @@ class Autoencoder(nn.Module, ABC):
     Attributes:
         likelihood: What the decoder's output means.
         num_classes: Classes it is conditioned on; 0: it looks at none.
+        stores_mean_field: Whether the posterior told for storage is a looser one than the model's
+            own q, that of `log_weights`.
         kl_groups: Names of groups of consecutive latent dimensions -> how many there are, in the
             order of `Reconstructed.kl`, where there is any.
     """
 
     likelihood: Likelihood
     num_classes: int = 0
+    stores_mean_field: bool = False
     kl_groups: dict[str, int]
 
     @abstractmethod

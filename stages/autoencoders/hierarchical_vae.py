@@ -19,7 +19,7 @@ own leaves undone.
 
 Differs: the posterior told for storage is of the e_l given the means of those before them, so its
 draws are a mean-field version of the model's q; the exact bound is that of a training pass and of
-`log_weights`. It looks at no classes.
+`log_weights`, and stands among the figures of `evaluate` as `elbo_nats`. It looks at no classes.
 """
 
 import math
@@ -134,6 +134,8 @@ class HierarchicalVAE(Autoencoder):
     Attributes:
         kl_groups: The groups of latents: level_00_1x1, ..., coarse to fine.
     """
+
+    stores_mean_field = True
 
     def __init__(self, options: HierarchicalVAEOptions, parts: Parts) -> None:
         super().__init__(options, parts)

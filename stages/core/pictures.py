@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["grid", "labelled_rows", "save_png"]
+__all__ = ["captioned_grid", "grid", "labelled_rows", "save_png"]
 
 _SIDE = 64
 """Images are enlarged to about this many pixels a side."""
 _GAP = 2
 """Pixels between images."""
 _FONT_SIZE = 16
+_SMALL_FONT = 11
 _PAPER = (255, 255, 255)
 _INK = (0, 0, 0)
 
@@ -46,6 +47,39 @@ def grid(images: np.ndarray, columns: int) -> Image.Image:
         top, left = (index // columns) * (height + _GAP), (index % columns) * (width + _GAP)
         canvas[top : top + height, left : left + width] = tile
     return Image.fromarray(canvas)
+
+
+def captioned_grid(images: np.ndarray, captions: list[str], columns: int, side: int) -> Image.Image:
+    """Images in rows of `columns`, in reading order, each above its caption.
+
+    Args:
+        images: As for `grid`.
+        captions: One for each; lines end with a newline.
+        columns: Images per row.
+        side: Images are enlarged to about so many pixels, for those that are two in one.
+
+    Raises:
+        ValueError: If `images` is not such an array, or there are not as many captions.
+    """
+    _check(images)
+    if len(captions) != len(images):
+        raise ValueError(f"every image needs a caption: {len(images)} and {len(captions)}")
+    font = ImageFont.load_default(_SMALL_FONT)
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    boxes = [measure.multiline_textbbox((0, 0), caption, font=font) for caption in captions]
+    text_width, text_height = (int(max(box[axis] for box in boxes)) + 1 for axis in (2, 3))
+    tiles = _tiles(images, side)
+    width = max(tiles.shape[2], text_width) + 4 * _GAP
+    height = tiles.shape[1] + text_height + 4 * _GAP
+    rows = -(-len(tiles) // columns)
+    canvas = Image.new("RGB", (width * min(columns, len(tiles)), height * rows), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for index, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
+        left, top = (index % columns) * width, (index // columns) * height
+        canvas.paste(Image.fromarray(tile), (left + (width - tile.shape[1]) // 2, top))
+        place = (left + width // 2, top + tile.shape[0] + _GAP)
+        draw.multiline_text(place, caption, fill=_INK, font=font, anchor="ma", align="center")
+    return canvas
 
 
 def labelled_rows(rows: list[tuple[str, np.ndarray]]) -> Image.Image:
@@ -93,8 +127,8 @@ def _check(images: np.ndarray) -> None:
         )
 
 
-def _tiles(images: np.ndarray) -> np.ndarray:
+def _tiles(images: np.ndarray, side: int = _SIDE) -> np.ndarray:
     """Enlarged RGB tiles, uint8 (count, height, width, 3)."""
-    factor = max(1, round(_SIDE / max(images.shape[2:])))
+    factor = max(1, round(side / max(images.shape[2:])))
     channels = images if images.shape[1] == 3 else images[:, :1].repeat(3, axis=1)
     return channels.transpose(0, 2, 3, 1).repeat(factor, axis=1).repeat(factor, axis=2)

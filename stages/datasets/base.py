@@ -71,6 +71,8 @@ class ImageBlock:
     """Official split, or None when the content hash is to decide."""
     factors: dict[str, np.ndarray] = field(default_factory=dict)
     """Known generative factors, name -> (count,)."""
+    names: tuple[str, ...] = ()
+    """Files they were read from, where each has its own."""
 
 
 @dataclass(frozen=True)

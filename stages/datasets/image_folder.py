@@ -104,7 +104,11 @@ class ImageFolder(ImageSource):
                 good = self._sort_out(some, found, bad)
                 if good:
                     chosen = None if labels is None else labels[[start + i for i in good]]
-                    yield ImageBlock(np.stack([found[i][0] for i in good]), chosen)
+                    yield ImageBlock(
+                        np.stack([found[i][0] for i in good]),
+                        chosen,
+                        names=tuple(some[i].name for i in good),
+                    )
         if bad and self.options.on_bad_file == "fail":
             raise DataError(_explain(path, bad))
         if self._used == 0:

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from stages.core.stage import Run
+from stages.evaluation.coded import code_test
 from stages.evaluation.comparison import Comparison
 from stages.evaluation.factors import TITLE as FACTORS
 from stages.evaluation.factors import FactorJudgement, judge_factors
@@ -102,6 +103,7 @@ def judge_line(
         for metric in metrics
     }
     groups[TwoStageLikelihood.title] += weigh_test(line, options, seed, run, device, of_prior)
+    groups[TwoStageLikelihood.title] += code_test(line, options, seed, run, device)
     test, latents = line.prepared.split("test"), line.latents.split("test")
     factors = judge_factors(test, latents, options.factor_images, seed, of_test)
     if factors is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stages.assembly.first_stage import FirstStage
 from stages.core.intensities import from_pixels
 from stages.core.progress import progress
 from stages.core.randomness import torch_stream
@@ -22,9 +23,10 @@ from stages.evaluation.line import Line
 from stages.metrics.base import Observation
 from stages.metrics.likelihood import own_units
 from stages.nn.posteriors import FactorizedPosterior
+from stages.priors.base import Prior
 from stages.stores.latents import LatentBatch
 
-__all__ = ["chunks", "evenly_spaced", "observe_test"]
+__all__ = ["chunks", "evenly_spaced", "observe", "observe_test"]
 
 
 def evenly_spaced(count: int, at_most: int) -> np.ndarray:
@@ -61,17 +63,31 @@ def observe_test(
         stored = latents.batch(piece)
         streams = [torch_stream(seed, "evaluate", "posterior", int(row)) for row in piece]
         with torch.inference_mode():
-            yield _observe(line, pixels, stored, streams, device), stored.labels
+            seen = observe(
+                line.first_stage, line.second_stage.prior, pixels, stored, streams, device
+            )
+            yield seen, stored.labels
 
 
-def _observe(
-    line: Line,
+def observe(
+    first: FirstStage,
+    prior: Prior,
     pixels: Pixels,
     stored: LatentBatch,
     streams: list[torch.Generator],
     device: torch.device,
 ) -> Observation:
-    first, spec = line.first_stage, line.latents.spec
+    """What the two stages make of some images.
+
+    Args:
+        first: The autoencoder.
+        prior: Over its latents as they are stored.
+        pixels: The images.
+        stored: What is stored of them, or would be.
+        streams: Of the draw of each posterior.
+        device: Where the stages compute; the result lies on the CPU.
+    """
+    spec = prior.spec
     labels = None if stored.labels is None else stored.labels.to(device)
     if stored.codes is not None:
         latents = posterior = None
@@ -86,8 +102,8 @@ def _observe(
     return Observation(
         images=pixels,
         reconstructions=first.pixels(point, spec.scale, labels).cpu(),
-        log_prior=own_units(_log_prior(line, draw, labels), spec),
-        distortion=_distortion(line, pixels.to(device), draw, labels),
+        log_prior=own_units(_log_prior(prior, draw, labels), spec),
+        distortion=_distortion(first, pixels.to(device), draw, spec.scale, labels),
         codes=stored.codes,
         latents=latents,
         posterior=posterior,
@@ -104,14 +120,15 @@ def _draws(posterior: FactorizedPosterior, streams: list[torch.Generator]) -> Te
     )
 
 
-def _log_prior(line: Line, draw: Tensor, labels: Labels | None) -> Nats:
-    prior = line.second_stage.prior
+def _log_prior(prior: Prior, draw: Tensor, labels: Labels | None) -> Nats:
     conditioned = labels is not None and prior.num_classes > 0
     return prior.log_prob(draw, labels if conditioned else None).cpu()
 
 
-def _distortion(line: Line, pixels: Pixels, draw: Tensor, labels: Labels | None) -> Nats:
-    likelihood = line.first_stage.autoencoder.likelihood
-    parameters = line.first_stage.parameters(draw, line.latents.spec.scale, labels)
+def _distortion(
+    first: FirstStage, pixels: Pixels, draw: Tensor, scale: float, labels: Labels | None
+) -> Nats:
+    likelihood = first.autoencoder.likelihood
+    parameters = first.parameters(draw, scale, labels)
     target = likelihood.target(from_pixels(pixels), None)
     return -likelihood.log_prob(target, parameters).cpu()

@@ -47,6 +47,9 @@ class EvaluateOptions(Section):
 
     distances: DistanceOptions
     """How sets of features are compared."""
+    coded_images: int = Field(ge=0)
+    """Test images really coded into a file and decoded again, evenly spaced; 0: none. Codes under a
+    discretized likelihood and a prior that predicts them one by one."""
 
     @field_validator("networks", mode="before")
     @classmethod

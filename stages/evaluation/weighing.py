@@ -18,7 +18,12 @@ from stages.evaluation.line import Line
 from stages.evaluation.observe import chunks, evenly_spaced
 from stages.evaluation.options import EvaluateOptions
 from stages.metrics.base import Figure, Protocol
-from stages.metrics.importance import ImportanceBound, fixed_targets, two_stage_log_weights
+from stages.metrics.importance import (
+    ImportanceBound,
+    fixed_targets,
+    prior_gains,
+    two_stage_log_weights,
+)
 from stages.nn.posteriors import family_of
 
 __all__ = ["weigh_test"]
@@ -62,28 +67,34 @@ def weigh_test(
     if spec.kind == "codes" or spec.deterministic:
         return []
     own = family_of(spec.posterior, spec.reference).prior_name
+    looser = autoencoder.stores_mean_field
+    # Where what is stored bounds less tightly, the model's own bound stands beside it in any case.
+    own_draws = max(options.iwae_draws, 1 if looser else 0)
+    stored = "as stored: mean-field" if looser else "as stored"
+    own_q = "the model's own" if looser else "as stored"
     learned = two_stage_log_weights(autoencoder, line.second_stage.prior, spec)
-    bounds = [
-        ("", f"the first stage's own, {own}", autoencoder.log_weights, options.iwae_draws),
-        ("two_stage_", "the second stage's", learned, options.iwae_prior_draws),
-    ]
-    figures = []
-    for prefix, prior, weigh, draws in bounds:
+    told = protocol.also(
+        target="as the likelihood makes it of each image, once, from the seed",
+        likelihood=likelihood.model_dump(mode="json"),
+        iwae_batch_size=options.iwae_batch_size,
+    )
+    figures, bounds = [], {}
+    for prefix, prior, q, weigh, draws in (
+        ("", f"the first stage's own, {own}", own_q, autoencoder.log_weights, own_draws),
+        ("two_stage_", "the second stage's", stored, learned, options.iwae_prior_draws),
+    ):
         if draws == 0:
             continue
-        bound = ImportanceBound(weigh, draws)
+        bound = bounds[prefix] = ImportanceBound(weigh, draws)
         for batch in _batches(line, options, seed, device, f"{prefix}weights"):
             # The same draws under either prior: the bounds differ by the priors alone.
             stream = torch_stream(seed, "evaluate", "weights", batch.first, device=device)
             bound.add(batch.targets, batch.labels, stream, run.raise_if_stopped)
-        how = protocol.also(
-            reference_n=bound.images,
-            target="as the likelihood makes it of each image, once, from the seed",
-            likelihood=likelihood.model_dump(mode="json"),
-            latent_prior=prior,
-            iwae_batch_size=options.iwae_batch_size,
-        )
+        told = told.also(reference_n=bound.images)
+        how = told.also(latent_prior=prior, posterior=q)
         figures += bound.figures(prefix, line.first_stage.image, likelihood.discretized, how)
+    if len(bounds) == 2 and not looser and own_draws == options.iwae_prior_draws:
+        figures += prior_gains(bounds[""], bounds["two_stage_"], told)
     return figures
 
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import MemberOptions
+from stages.nn.inverse_cdf import index_from_uniform
 
 __all__ = [
     "EXACT",
@@ -95,6 +96,12 @@ class SamplerSettings:
             guidance_power=1.0,
             guidance_interval=(0.0, 1.0),
         )
+
+    def choose(
+        self, logits: Float[Tensor, "batch num_codes"], uniforms: Float[Tensor, " batch"]
+    ) -> Int[Tensor, " batch"]:
+        """One code per row of what is left of its distribution; whoever codes chooses otherwise."""
+        return index_from_uniform(logits, uniforms)
 
 
 class HeadOptions(MemberOptions):

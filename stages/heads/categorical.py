@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.heads.base import Head, HeadOptions, SamplerSettings
-from stages.nn.inverse_cdf import index_from_uniform, truncated
+from stages.nn.inverse_cdf import truncated
 from stages.nn.transformer import INITIAL_STD
 
 __all__ = ["CategoricalHead", "CategoricalOptions"]
@@ -84,4 +84,4 @@ class CategoricalHead(Head):
             logits = without_class + settings.guidance * (logits - without_class)
         logits = logits / settings.temperature
         kept = truncated(logits, settings.top_k, settings.top_p, settings.min_p)
-        return index_from_uniform(kept, uniforms[:, 0])
+        return settings.choose(kept, uniforms[:, 0])

@@ -28,17 +28,24 @@ Differs: one stack of square masks, so a blind spot remains; a block may see no 
 depth and context are chosen apart.
 """
 
+from collections.abc import Callable
 from itertools import product
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from stages.core.shapes import Images, ImageShape, Nats
-from stages.likelihoods.base import Likelihood, LikelihoodOptions, Parameters
+from stages.likelihoods.base import (
+    ChooseLevels,
+    Levels,
+    Likelihood,
+    LikelihoodOptions,
+    Parameters,
+)
 from stages.nn.convolution import LINEAR
 from stages.nn.inverse_cdf import index_from_uniform
 from stages.nn.masked_convolution import MaskedConvolution, MaskedResidualBlock
@@ -53,9 +60,9 @@ _ON_A_LEVEL = 1e-3
 # would go unheard, and the KL would silence it before it is learned, whatever the context.
 _FROM_SMALL_START = 10.0
 
-Levels = Int[Tensor, "batch channels height width"]
 Logits = Float[Tensor, "batch channels levels height width"]
 Emitted = Float[Tensor, "batch logits height width"]
+Places = tuple[slice, slice, slice]
 
 
 class AutoregressiveOptions(LikelihoodOptions):
@@ -133,23 +140,54 @@ class Autoregressive(Likelihood):
     @torch.no_grad()
     def sample(self, parameters: Parameters, generator: torch.Generator) -> Images:
         """A draw, number after number; a step computes the context of one pixel, not the image."""
+        batch, _, height, width = parameters.shape
+        shape = (batch, self.channels, height, width)
+        uniforms = torch.rand(shape, generator=generator, device=generator.device)
+        uniforms = uniforms.to(parameters.device)
+
+        def draw(logits: Logits, places: Places) -> Levels:
+            channels, rows, columns = places
+            flat = logits.movedim(2, -1)
+            chosen = uniforms[:, channels, rows, columns]
+            return index_from_uniform(flat.flatten(0, -2), chosen.flatten()).view(chosen.shape)
+
+        return self._number_by_number(parameters, draw)
+
+    @torch.no_grad()
+    def walk(self, parameters: Parameters, choose: ChooseLevels) -> Levels:
+        """Number after number; all of them together without layers."""
+        if self.options.levels != 256:
+            return super().walk(parameters, choose)
+
+        def told(logits: Logits, places: Places) -> Levels:
+            probabilities = logits.movedim(2, -1).cpu().double().softmax(dim=-1)
+            return choose(probabilities, places).to(parameters.device)
+
+        return self._levels(self._number_by_number(parameters, told)).cpu()
+
+    def _number_by_number(
+        self, parameters: Parameters, choose: Callable[[Logits, Places], Levels]
+    ) -> Images:
+        """The image whose levels are chosen one by one, each told its logits."""
         images = self._mid_grey(parameters)
-        uniforms = torch.rand(images.shape, generator=generator, device=generator.device)
-        uniforms = uniforms.to(images.device)
+        _, channels, height, width = images.shape
         if self.options.layers == 0:
-            return self._draw(self._logits(images, parameters), uniforms)
+            everywhere = (slice(0, channels), slice(0, height), slice(0, width))
+            return self._values(choose(self._logits(images, parameters), everywhere))
         context = self.options.context
-        for row, column in product(range(images.shape[2]), range(images.shape[3])):
+        for row, column in product(range(height), range(width)):
             rows = slice(max(row - context, 0), row + 1)
             columns = slice(max(column - context, 0), column + context + 1)
             here = column - columns.start
-            for channel in range(self.channels):
+            for channel in range(channels):
                 logits = self._logits(images[:, :, rows, columns], parameters[:, :, rows, columns])
-                drawn = self._draw(
-                    logits[:, channel, None, :, -1:, here, None],
-                    uniforms[:, channel, None, row, None, column, None],
+                place = (
+                    slice(channel, channel + 1),
+                    slice(row, row + 1),
+                    slice(column, column + 1),
                 )
-                images[:, channel, row, column] = drawn[:, 0, 0, 0]
+                levels = choose(logits[:, place[0], :, -1:, here : here + 1], place)
+                images[:, channel, row, column] = self._values(levels)[:, 0, 0, 0]
         return images
 
     def target(self, images: Images, generator: torch.Generator | None) -> Images:
@@ -170,10 +208,8 @@ class Autoregressive(Likelihood):
     def _levels(self, images: Images) -> Levels:
         return ((images.float() + 1) / 2 * (self.options.levels - 1)).round().long()
 
-    def _draw(self, logits: Logits, uniforms: Images) -> Images:
-        rows = logits.movedim(2, -1)
-        levels = index_from_uniform(rows.flatten(0, -2), uniforms.flatten())
-        return self.values.flatten()[levels].view(uniforms.shape)
+    def _values(self, levels: Levels) -> Images:
+        return self.values.flatten()[levels]
 
     def _mid_grey(self, parameters: Parameters) -> Images:
         batch, _, height, width = parameters.shape

@@ -5,18 +5,28 @@ images in [-1, 1]. All log-probabilities are nats per image.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from stages.core.errors import ParamsError
 from stages.core.sections import MemberOptions
 from stages.core.shapes import Images, ImageShape, Nats
 
-__all__ = ["Likelihood", "LikelihoodOptions", "Parameters"]
+__all__ = ["ChooseLevels", "Levels", "Likelihood", "LikelihoodOptions", "Parameters"]
 
 Parameters = Float[Tensor, "batch parameters height width"]
+Levels = Int[Tensor, "batch channels height width"]
+
+ChooseLevels = Callable[
+    [Float[Tensor, "batch some_channels some_rows some_columns 256"], tuple[slice, slice, slice]],
+    Levels,
+]
+"""(probabilities of the levels of some places, which channels, rows and columns they are) -> one
+level of each; sums to one, float64 on the CPU."""
 
 
 class LikelihoodOptions(MemberOptions):
@@ -50,6 +60,29 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def sample(self, parameters: Parameters, generator: torch.Generator) -> Images:
         """A draw from p(x given z), in [-1, 1]."""
+
+    def walk(self, parameters: Parameters, choose: ChooseLevels) -> Levels:
+        """The 8-bit image that somebody chooses number by number, told p of each given all before.
+
+        Which numbers are asked for together, and in what order, hangs on the shape alone, and
+        what is told on the parameters and on earlier answers alone: so an encoder that knows the
+        image and a decoder that learns it here are told the same.
+
+        Args:
+            parameters: As the decoder emits them.
+            choose: Asked once for every number.
+
+        Returns:
+            int64 in 0..255, on the CPU.
+
+        Raises:
+            ParamsError: If it is no probability of 8-bit images.
+        """
+        raise ParamsError(
+            "likelihood: images have bits only under a probability of 8-bit images; this one is "
+            "none; train with likelihood.kind: discretized_logistic, or autoregressive with 256 "
+            "levels"
+        )
 
     def target(self, images: Images, generator: torch.Generator | None) -> Images:
         """The images the likelihood has to explain (binarised, for `bernoulli`); default: same.

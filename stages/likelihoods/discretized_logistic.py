@@ -32,7 +32,13 @@ from pydantic import Field
 from torch import Tensor
 
 from stages.core.shapes import Images, ImageShape, Nats
-from stages.likelihoods.base import Likelihood, LikelihoodOptions, Parameters
+from stages.likelihoods.base import (
+    ChooseLevels,
+    Levels,
+    Likelihood,
+    LikelihoodOptions,
+    Parameters,
+)
 
 __all__ = ["DiscretizedLogistic", "DiscretizedLogisticOptions"]
 
@@ -132,6 +138,35 @@ class DiscretizedLogistic(Likelihood):
             values.append(((draws.clamp(-1, 1) + 1) / _STEP).round() * _STEP - 1)
         return torch.stack(values, dim=1)
 
+    @torch.no_grad()
+    def walk(self, parameters: Parameters, choose: ChooseLevels) -> Levels:
+        """A row of the image at a time; linear channels one after the other.
+
+        Differences of F in float64, which is as fine as any entropy coder asks for.
+        """
+        log_weights, means, log_scales, factors = (
+            maps.cpu().double() for maps in self._components(parameters)
+        )
+        whole = slice(0, parameters.shape[3])
+        rows: list[Levels] = []
+        for row in range(parameters.shape[2]):
+            at, here = slice(row, row + 1), (..., slice(row, row + 1), slice(None))
+            told = log_weights[here].exp(), means[here], log_scales[here].exp()
+            if self.pairs == 0:
+                probabilities = _levels_given(*told)
+                rows.append(choose(probabilities, (slice(0, self.channels), at, whole)))
+                continue
+            weights, centres, scales = told
+            chosen: list[Tensor] = []
+            for channel in range(self.channels):
+                values = [level[:, 0].double() * _STEP - 1 for level in chosen]
+                given = _given(centres, factors[here], values).unsqueeze(1)
+                one = slice(channel, channel + 1)
+                probabilities = _levels_given(weights[:, one], given, scales[:, one])
+                chosen.append(choose(probabilities, (one, at, whole)))
+            rows.append(torch.cat(chosen, dim=1))
+        return torch.cat(rows, dim=2)
+
     def _components(
         self, parameters: Parameters
     ) -> tuple[Components, Components, Components, Factors]:
@@ -157,6 +192,21 @@ def _given(means: Components, factors: Factors, before: Sequence[Tensor]) -> OfC
     for index, values in enumerate(before):
         centres = centres + factors[:, first + index] * values.unsqueeze(1)
     return centres
+
+
+def _levels_given(
+    weights: Components, means: Components, scales: Components
+) -> Float[Tensor, "batch channels height width levels"]:
+    """p of every level; mixtures are summed one by one, which bounds the memory."""
+    edges = torch.linspace(-1, 1, 256, dtype=torch.float64)[:-1] + _STEP / 2
+    below = torch.zeros((), dtype=torch.float64)
+    for k in range(means.shape[2]):
+        weight, mean, scale = (maps[:, :, k, ..., None] for maps in (weights, means, scales))
+        below = below + weight * torch.sigmoid((edges - mean) / scale)
+    # The outer bins reach to infinity, where the distribution function is 0 and 1; rounding may
+    # put it above 1 before.
+    low, high = torch.zeros_like(below[..., :1]), torch.ones_like(below[..., :1])
+    return torch.diff(below, dim=-1, prepend=low, append=high).clamp_min(0)
 
 
 def _clipped_mean(log_weights: Tensor, means: Tensor, log_scales: Tensor, dim: int) -> Tensor:

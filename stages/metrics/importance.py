@@ -33,10 +33,15 @@ from stages.metrics.likelihood import own_units
 from stages.nn.distributions import Posterior
 from stages.priors.base import Prior
 
-__all__ = ["ImportanceBound", "fixed_targets", "two_stage_log_weights"]
+__all__ = ["ImportanceBound", "fixed_targets", "prior_gains", "two_stage_log_weights"]
 
 Weigh = Callable[[Images, Labels | None, int, torch.Generator], Float[Tensor, "draws batch"]]
 """(images, labels, draws, generator) -> log w of each draw, as `Autoencoder.log_weights`."""
+
+BOUNDS = {
+    "iwae": "-log of the mean importance weight (IWAE)",
+    "elbo": "-mean log importance weight (ELBO)",
+}
 
 # Weights of so many draws are summed, and a request to stop obeyed, at a time.
 DRAWS_AT_A_TIME = 100
@@ -58,7 +63,7 @@ class ImportanceBound:
         """
         self.weigh, self.draws, self.images = weigh, draws, 0
         self._costs: list[Float[Tensor, " batch"]] = []
-        self._elbo = 0.0
+        self._elbo_costs: list[Float[Tensor, " batch"]] = []
 
     @torch.no_grad()
     def add(
@@ -85,13 +90,18 @@ class ImportanceBound:
             log_sum = torch.logaddexp(log_sum, weights.logsumexp(dim=0))
             total += weights.sum(dim=0)
         self._costs.append(math.log(self.draws) - log_sum)
-        self._elbo -= total.sum().item() / self.draws
+        self._elbo_costs.append(-total / self.draws)
         self.images += len(images)
+
+    @property
+    def costs(self) -> dict[str, Float[Tensor, " images"]]:
+        """Nats of every image by bound, `iwae` and `elbo`, float64."""
+        return {"iwae": torch.cat(self._costs), "elbo": torch.cat(self._elbo_costs)}
 
     def figures(
         self, prefix: str, image: ImageShape, discretized: bool, protocol: Protocol
     ) -> list[Figure]:
-        """Both bounds in nats per image, and the tighter one in bits per dim where that exists.
+        """Both bounds in nats per image, and in bits per dim where these exist.
 
         Args:
             prefix: Of the figures' names: "" or what tells the prior.
@@ -99,26 +109,41 @@ class ImportanceBound:
             discretized: Whether p(x|z) is a probability of 8-bit images.
             protocol: What all figures have in common.
         """
-        costs = torch.cat(self._costs)
-        iwae, n = costs.mean().item(), self.images
         how = protocol.also(draws=self.draws, bound="upper bound on -log p(x)")
-        error = (costs.std(correction=0) / n**0.5).item()
-        weighted = how.also(
-            of="-log of the mean importance weight (IWAE)",
+        result, n = [], self.images
+        for bound, costs in self.costs.items():
+            mean, error = costs.mean().item(), (costs.std(correction=0) / n**0.5).item()
+            told = how.also(of=BOUNDS[bound], found={"standard_error_over_images": error})
+            name, unit = f"{prefix}{bound}_nats", "nats per image"
+            result.append(Figure(name, mean, unit, "lower", n, told))
+            if discretized:
+                bits, more = mean / (image.dims * math.log(2)), told.also(dims=image.dims)
+                name, unit = f"{prefix}{bound}_bits_per_dim", "bits per dim"
+                result.append(Figure(name, bits, unit, "lower", n, more))
+        return result
+
+
+def prior_gains(own: ImportanceBound, learned: ImportanceBound, protocol: Protocol) -> list[Figure]:
+    """What the learned prior gains on either bound: the prior hole it fills, in nats per image.
+
+    Args:
+        own: Under the first stage's own prior.
+        learned: Under the second stage's, of the same images, with the same draws.
+        protocol: What all figures have in common.
+    """
+    assert (own.draws, own.images) == (learned.draws, learned.images), "not the same draws"
+    result = []
+    for bound, costs in own.costs.items():
+        gain = costs - learned.costs[bound]
+        error = (gain.std(correction=0) / len(gain) ** 0.5).item()
+        told = protocol.also(
+            draws=own.draws,
+            of=f"{BOUNDS[bound]}: own prior - learned prior, same draws",
             found={"standard_error_over_images": error},
         )
-        plain = how.also(of="-mean log importance weight (ELBO)")
-        unit = "nats per image"
-        result = [
-            Figure(f"{prefix}iwae_nats", iwae, unit, "lower", n, weighted),
-            Figure(f"{prefix}elbo_nats", self._elbo / n, unit, "lower", n, plain),
-        ]
-        if discretized:
-            bits = iwae / (image.dims * math.log(2))
-            more = weighted.also(dims=image.dims)
-            name = f"{prefix}iwae_bits_per_dim"
-            result.append(Figure(name, bits, "bits per dim", "lower", n, more))
-        return result
+        name, mean = f"{bound}_prior_gain_nats", gain.mean().item()
+        result.append(Figure(name, mean, "nats per image", "higher", len(gain), told))
+    return result
 
 
 def two_stage_log_weights(autoencoder: Autoencoder, prior: Prior, spec: LatentSpec) -> Weigh:

@@ -20,7 +20,11 @@ and all figures are in these units, so that the learned prior, the posteriors' s
 speak of one thing. Their differences do not depend on the units at all. The baseline beside every
 prior figure is what stands there when nothing is learned: log K for each code, and for continuous
 latents the prior the first stage was trained against (N(0, I) of Gaussians); the gain over it is
-the prior hole that was filled.
+the prior hole that was filled. The bounds stand side by side, of the same draws:
+
+    total = distortion + rate                   under the learned prior
+    total_baseline = distortion + rate_baseline      under the baseline
+    total_baseline - total = prior_gain
 """
 
 import math
@@ -51,6 +55,9 @@ def reference_log_prob(
     """Density of latents in own units under the prior they were charged against, nats per image."""
     family, numbers = family_of(spec.posterior, spec.reference), latents.double()
     return family.log_prob(family.standard(numbers), numbers).sum(dim=(1, 2, 3))
+
+
+HOLE = "the prior hole that was filled: baseline - learned, of the same latents"
 
 
 class TwoStageLikelihood(Metric):
@@ -92,13 +99,16 @@ class TwoStageLikelihood(Metric):
         )
         # A point of continuous space has probability 0: the bound would be infinite.
         points = self.spec.kind == "continuous" and self.spec.deterministic
-        if self.discretized and not points:
-            result.append(self._bits_per_dim(how))
-        return result
+        return result if points else [*result, *self._total_figures(how)]
 
     @property
     def _reference(self) -> str:
         return family_of(self.spec.posterior, self.spec.reference).prior_name
+
+    @property
+    def _baseline_name(self) -> str:
+        continuous = self.spec.kind == "continuous"
+        return self._reference if continuous else "uniform over the codes"
 
     @property
     def _draws(self) -> str:
@@ -110,13 +120,12 @@ class TwoStageLikelihood(Metric):
 
     def _prior_figures(self, how: Protocol) -> list[Figure]:
         continuous = self.spec.kind == "continuous"
-        reference = self._reference if continuous else "uniform over the codes"
-        baseline = how.also(baseline=reference)
+        baseline = how.also(baseline=self._baseline_name)
         gain = self._baseline - self._prior
         result = [
             self._per_image("prior", self._prior, "lower", how),
             self._per_image("prior_baseline", self._baseline, "none", baseline),
-            self._per_image("prior_gain", gain, "higher", baseline),
+            self._per_image("prior_gain", gain, "higher", baseline.also(of=HOLE)),
         ]
         if continuous:
             return result
@@ -141,18 +150,24 @@ class TwoStageLikelihood(Metric):
             self._per_image("rate_baseline", normal, "none", how.also(of=of)),
         ]
 
-    def _bits_per_dim(self, how: Protocol) -> Figure:
-        total = self._distortion + self._posterior + self._prior
-        bits = total / (self.images * self.image.dims * math.log(2))
-        bound = "two-stage code length" if self.spec.kind == "codes" else "ELBO with learned prior"
-        return Figure(
-            "total_bits_per_dim",
-            bits,
-            "bits per dim",
-            "lower",
-            self.images,
-            how.also(bound=f"upper bound on -log2 p(x) / D: {bound}", dims=self.image.dims),
-        )
+    def _total_figures(self, how: Protocol) -> list[Figure]:
+        """The bound under the learned prior and under the baseline, of the same draws."""
+        given = self._distortion + self._posterior
+        bound = "two-stage code length" if self.spec.kind == "codes" else "ELBO"
+        result = []
+        for name, total, prior, direction in (
+            ("total", given + self._prior, "the learned prior", "lower"),
+            ("total_baseline", given + self._baseline, self._baseline_name, "none"),
+        ):
+            told = f"upper bound on -log p(x): {bound} under {prior}"
+            result.append(self._per_image(name, total, direction, how.also(bound=told)))
+            if self.discretized:
+                bits = total / (self.images * self.image.dims * math.log(2))
+                told = f"upper bound on -log2 p(x) / D: {bound} under {prior}"
+                more = how.also(bound=told, dims=self.image.dims)
+                name = f"{name}_bits_per_dim"
+                result.append(Figure(name, bits, "bits per dim", direction, self.images, more))
+        return result
 
     def _per_image(self, name: str, total: float, direction: Direction, how: Protocol) -> Figure:
         return Figure(

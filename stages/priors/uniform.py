@@ -64,14 +64,15 @@ class UniformPrior(Prior):
         uniforms: Float[Tensor, "batch tokens noise_dim"],
         settings: SamplerSettings,
     ) -> Codes:
-        """Codes floor(K u).
+        """Codes floor(K u), for whoever chooses so; temperature changes nothing in a uniform one.
 
         Raises:
             ParamsError: If temperature, guidance or truncation is asked for.
         """
         refuse_settings("uniform", settings)
-        codes = (uniforms[:, :, 0] * self.spec.num_codes).long().clamp(max=self.spec.num_codes - 1)
-        return codes.unflatten(1, (self.spec.grid_height, self.spec.grid_width))
+        logits = torch.zeros(len(uniforms), self.spec.num_codes, device=uniforms.device)
+        codes = [settings.choose(logits, numbers) for numbers in uniforms[:, :, 0].unbind(dim=1)]
+        return torch.stack(codes, dim=1).unflatten(1, (self.spec.grid_height, self.spec.grid_width))
 
     def complete(
         self,

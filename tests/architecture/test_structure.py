@@ -27,6 +27,7 @@ FLOORS = {
     "training": 4,
     "assembly": 4,
     "extractors": 4,
+    "coding": 5,
     "completion": 5,
     "encoding": 5,
     "sampling": 5,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.core.pictures import grid, labelled_rows, save_png
+from stages.core.pictures import captioned_grid, grid, labelled_rows, save_png
 
 random = np.random.default_rng(0)
 
@@ -28,6 +28,21 @@ def test_large_colour_images_keep_every_pixel() -> None:
     picture = np.asarray(grid(tiles, columns=5))
     assert picture.shape == (70, 2 * 130 + 2, 3)
     np.testing.assert_array_equal(picture[:, 132:], tiles[1].transpose(1, 2, 0))
+
+
+def test_captions_stand_below_their_images() -> None:
+    tiles = images(5, 1, 16, 8)
+    picture = np.asarray(captioned_grid(tiles, ["a\nb"] * 5, columns=3, side=32))
+    width, height = picture.shape[1] // 3, picture.shape[0] // 2
+    left = (width - 16) // 2
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, 3)
+        cell = picture[row * height : (row + 1) * height, column * width : (column + 1) * width]
+        np.testing.assert_array_equal(cell[:32:2, left : left + 16 : 2, 0], tile[0])
+        assert (cell[32:] < 128).any()
+    assert (picture[height:, 2 * width :] == 255).all()
+    with pytest.raises(ValueError, match="caption"):
+        captioned_grid(tiles, ["a"], columns=3, side=32)
 
 
 def test_rows_stand_right_of_their_captions() -> None:

@@ -67,6 +67,7 @@ OPTIONS = {
         density_neighbours=3,
         score_splits=3,
     ),
+    "coded_images": 0,
 }
 
 
@@ -201,10 +202,58 @@ def test_bounds_by_importance_weights(line: Path) -> None:
     assert learned["value"] == pytest.approx(own["value"], rel=1e-5)
     assert learned["protocol"]["details"]["latent_prior"] == "the second stage's"
     assert own["value"] < figures["elbo_nats"]["value"]
+    for bound in ("iwae", "elbo"):
+        gain = figures[f"{bound}_prior_gain_nats"]
+        assert gain["value"] == pytest.approx(0, abs=1e-3) and gain["n"] == 5
     bits = figures["iwae_bits_per_dim"]["value"]
     assert bits == pytest.approx(own["value"] / (96 * math.log(2)))
     elbo = figures["elbo_nats"]["value"] / (96 * math.log(2))
     assert elbo == pytest.approx(figures["total_bits_per_dim"]["value"], rel=0.05)
+
+
+@every
+def test_the_bounds_under_both_priors_differ_by_the_prior_hole(line: Path) -> None:
+    values = {name: figure["value"] for name, figure in evaluated(line).items()}
+    if "total_nats" not in values:
+        assert line_kind(line) == "points"
+        return
+    assert values["total_baseline_nats"] - values["total_nats"] == pytest.approx(
+        values["prior_gain_nats"], abs=1e-6
+    )
+    carried = values.get("rate_nats", values["prior_nats"])
+    assert values["total_nats"] == pytest.approx(values["distortion_nats"] + carried)
+    for name in ("total", "total_baseline"):
+        if f"{name}_bits_per_dim" in values:
+            bits = values[f"{name}_nats"] / (96 * math.log(2))
+            assert values[f"{name}_bits_per_dim"] == pytest.approx(bits)
+
+
+def line_kind(line: Path) -> str:
+    config = json.loads((line / "data/autoencoder/config.json").read_text())
+    return "points" if config["params"]["bottleneck"]["kind"] == "identity" else "others"
+
+
+@codes
+def test_bits_are_real(line: Path) -> None:
+    figures = evaluated(line, coded_images=9)
+    measured, computed = figures["coded_bits_per_dim"], figures["coded_computed_bits_per_dim"]
+    assert measured["n"] == computed["n"] == 9
+    found = measured["protocol"]["found"]
+    assert measured["value"] == pytest.approx(8 * found["file_bytes"] / (9 * 96))
+    ratio = measured["value"] / computed["value"]
+    assert figures["coded_ratio"]["value"] == pytest.approx(ratio)
+    # Nine tiny images: the header and the classes are known, what is left is the rate.
+    given = 8 * found["header_bytes"] + 9 * math.log2(len(NAMES))
+    rate = measured["value"] - given / (9 * 96)
+    assert rate == pytest.approx(computed["value"], rel=0.01)
+    assert figures["coded_png_bits_per_dim"]["value"] > 8
+    assert evaluated(line, coded_images=0).keys().isdisjoint({"coded_bits_per_dim"})
+
+
+@continuous
+def test_only_codes_are_coded(line: Path) -> None:
+    with pytest.raises(ParamsError, match="must store codes"):
+        evaluated(line, coded_images=3)
 
 
 @pytest.mark.parametrize("line", ["codes", "points"], indirect=True)

@@ -14,7 +14,12 @@ from stages.core.shapes import ImageShape
 from stages.heads.categorical import CategoricalOptions
 from stages.likelihoods.bernoulli import Bernoulli, BernoulliOptions
 from stages.likelihoods.gaussian import Gaussian, GaussianOptions
-from stages.metrics.importance import ImportanceBound, fixed_targets, two_stage_log_weights
+from stages.metrics.importance import (
+    ImportanceBound,
+    fixed_targets,
+    prior_gains,
+    two_stage_log_weights,
+)
 from stages.nn.distributions import DiagonalGaussian
 from stages.priors.reference import ReferenceOptions, ReferencePrior
 from tests.metrics.examples import PROTOCOL
@@ -175,6 +180,35 @@ def test_the_second_stages_prior_in_stored_units_gives_the_same_weights(scale):
     torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_gain_of_a_prior_is_the_difference_of_the_bounds_on_the_same_draws():
+    class Wide(ReferencePrior):
+        def log_prob(self, latents, labels):
+            return super().log_prob(latents / 2, labels) - 2 * math.log(2)
+
+    options, head = ReferenceOptions(kind="reference"), CategoricalOptions(kind="categorical")
+    model, images = LinearGaussian(displaced=0.2, widened=0.4), some_images(6)
+    weighs = [
+        two_stage_log_weights(model, prior(options, head, spec(), num_classes=0), spec())
+        for prior in (ReferencePrior, Wide)
+    ]
+    bounds = [ImportanceBound(weigh, 8) for weigh in weighs]
+    for found in bounds:
+        found.add(images, None, stream(2))
+    gains = {f.name: f for f in prior_gains(*bounds, PROTOCOL)}
+    for name in ("iwae", "elbo"):
+        own, learned = (b.costs[name] for b in bounds)
+        assert gains[f"{name}_prior_gain_nats"].value == pytest.approx((own - learned).mean())
+    # Of one bound it is the difference of the log-densities of the draws: known in closed form,
+    # -E[log N(z; 0, 1) - log N(z; 0, 4)] = (3/8) E z^2 - log 2 for either number.
+    q = model.encode(images)
+    squares = (q.mean.square() + q.log_variance.exp()).sum(dim=(1, 2, 3)).mean().item()
+    more = [ImportanceBound(weigh, 4000) for weigh in weighs]
+    for found in more:
+        found.add(images, None, stream(3))
+    gain = {f.name: f.value for f in prior_gains(*more, PROTOCOL)}["elbo_prior_gain_nats"]
+    assert gain == pytest.approx(3 / 8 * squares - 2 * math.log(2), abs=0.02)
+
+
 def test_a_prior_that_is_better_gives_a_better_bound():
     """Under N(0, 4 I) data of N(0, I) are less probable: the exact likelihood says by how much."""
 
@@ -206,7 +240,8 @@ def test_bits_per_dim_only_of_probabilities():
     found = ImportanceBound(LinearGaussian().log_weights, 2)
     found.add(some_images(4), None, stream())
     assert [f.name for f in found.figures("", IMAGE, False, PROTOCOL)] == ["iwae_nats", "elbo_nats"]
-    nats, _, bits = found.figures("two_stage_", IMAGE, True, PROTOCOL)
+    nats, bits, elbo, elbo_bits = found.figures("two_stage_", IMAGE, True, PROTOCOL)
+    assert elbo_bits.value == pytest.approx(elbo.value / (3 * math.log(2)))
     assert bits.name == "two_stage_iwae_bits_per_dim"
     assert bits.value == pytest.approx(nats.value / (3 * math.log(2)))
 
