@@ -5,6 +5,7 @@
     python -m pipelines presets                                       lists the presets
     python -m pipelines families NAME [--members MEMBER ...]          compares members of families
     python -m pipelines ui                                            opens both pages
+    python -m pipelines up | down | status                            pages and a worker, to stay
 
 Exit status: 0 done; 1 a mistake to mend, told in one message; 75 interrupted, run again to go on.
 """
@@ -27,6 +28,7 @@ from rich.table import Table
 
 import stages.core.quiet  # noqa: F401
 from pipelines.figures import picture_folders, report
+from pipelines.operations import add_operations, project_root
 from pipelines.params_overlay import apply_overlay, parse_override, presets
 from pipelines.servers import (
     answers,
@@ -38,12 +40,7 @@ from pipelines.servers import (
     use_project_home,
 )
 from pipelines.workspace_lock import hold_workspace
-from stages.core.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_USER_ERROR,
-    LatentlineError,
-    ParamsError,
-)
+from stages.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, LatentlineError
 
 if TYPE_CHECKING:
     from pipelines.two_stage import LineResult
@@ -102,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     families.add_argument("name", metavar="NAME", help="a file of pipelines/families")
     families.add_argument("--members", nargs="+", default=[], metavar="MEMBER")
 
+    add_operations(commands)
+
     ui = commands.add_parser("ui", help="open the pages of Prefect and MLflow on this machine")
     ui.set_defaults(command=_ui)
     ui.add_argument("--prefect-port", type=int, default=4200, metavar="PORT")
@@ -110,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    root = _project_root()
+    root = project_root()
     config = {
         "preset": options.preset,
         "set": _overrides(options),
@@ -133,7 +132,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _preset(options: argparse.Namespace) -> int:
-    root = _project_root()
+    root = project_root()
     with hold_workspace(root, "python -m pipelines preset", print):
         if not apply_overlay(root, options.preset, _overrides(options), print):
             print("params.yaml says so already")
@@ -150,7 +149,7 @@ def _families(options: argparse.Namespace) -> int:
     from pipelines.family_comparison import compare
     from pipelines.family_sheet import write_results
 
-    root = _project_root()
+    root = project_root()
     if not os.environ.get("PREFECT_API_URL"):
         use_project_home(root)
     with prefect_api(root):
@@ -163,7 +162,7 @@ def _families(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
-    root = _project_root()
+    root = project_root()
     use_project_home(root)
     servers = []
     prefect_elsewhere = os.environ.get("PREFECT_API_URL", "")
@@ -192,13 +191,6 @@ def _ui(options: argparse.Namespace) -> int:
             if process.poll() is not None:
                 raise LatentlineError(f"{server.name} ended by itself; see {server.log}")
     return 0
-
-
-def _project_root() -> Path:
-    root = Path.cwd()
-    if not (root / "dvc.yaml").is_file():
-        raise ParamsError(f"{root} holds no dvc.yaml; run from the root of the project")
-    return root
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking.client import MlflowClient
 
-__all__ = ["LineRecord", "StageRecord"]
+__all__ = ["LineRecord", "StageRecord", "close_lines_of"]
 
 FILES = ("params.yaml", "dvc.lock", "data/metrics/metrics.json", "data/metrics/report.html")
 PICTURES = ("data/samples", "data/metrics")
@@ -236,6 +236,24 @@ class LineRecord:
             for path in sorted((self._workspace / folder).glob("*.png")):
                 with Image.open(path) as image:
                     client.log_image(run_id, image, key=f"{path.parent.name}/{path.stem}", step=0)
+
+
+def close_lines_of(root: Path, flow_run_id: str) -> None:
+    """End the records that a flow run has left open because its process was killed.
+
+    Args:
+        root: The project whose store holds them.
+        flow_run_id: Prefect's.
+    """
+    uri = tracking_uri(root)
+    try:
+        with opened_store(uri) as client:
+            experiments = [found.experiment_id for found in client.search_experiments()]
+        is_its = f"tags.`prefect.flow_run_id` = '{flow_run_id}' and attributes.status = 'RUNNING'"
+        for run in client.search_runs(experiments, filter_string=is_its):
+            client.set_terminated(run.info.run_id, "KILLED")
+    except Exception as error:  # MLflow raises what its many transports raise
+        print(f"tracking: records left open: {reason(error)}", file=sys.stderr)
 
 
 def _workspace_tags(workspace: Path) -> dict[str, str]:
