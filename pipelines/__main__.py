@@ -6,18 +6,18 @@
     python -m pipelines families NAME [--members MEMBER ...]          compares members of families
     python -m pipelines ui                                            opens both pages
     python -m pipelines up | down | status                            pages and a worker, to stay
+    python -m pipelines reproduce RUN_ID                              a line again: equal bytes?
+    python -m pipelines promote [--metric NAME] [--champion ALIAS] [--dry-run]
 
 Exit status: 0 done; 1 a mistake to mend, told in one message; 75 interrupted, run again to go on.
 """
 
 import argparse
-import atexit
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from pipelines.servers import (
     answers,
     mlflow_server,
     prefect_api,
+    prefect_api_until_exit,
     prefect_server,
     running,
     shown_to_runs,
@@ -116,13 +117,7 @@ def _run(options: argparse.Namespace) -> int:
         "stages": options.stages,
         "force": options.force,
     }
-    if not os.environ.get("PREFECT_API_URL"):
-        use_project_home(root)
-    servers = ExitStack()
-    # Exit handlers run last first: Prefect's, registered when it is imported, still send the end
-    # of the logs, and would try for minutes if their server were gone.
-    atexit.register(servers.close)
-    servers.enter_context(prefect_api(root))
+    prefect_api_until_exit(root)
     # Not before: prefect reads the environment when it is imported.
     from pipelines.two_stage import LineConfig, two_stage
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
+from pipelines.rebuild import rebuild
+from pipelines.servers import prefect_api_until_exit
 from pipelines.unattended import down, status, up
 from stages.core.errors import ParamsError
 
@@ -22,6 +24,14 @@ def add_operations(commands: Any) -> None:
         )
     stop = commands.add_parser("down", help="end what `up` has started, and nothing else")
     stop.set_defaults(command=_down)
+    again = commands.add_parser("reproduce", help="a recorded line again; are its bytes equal?")
+    again.set_defaults(command=_reproduce)
+    again.add_argument("run_id", metavar="RUN_ID", help="MLflow's, of the line")
+    better = commands.add_parser("promote", help="newest line the champion, if it is better")
+    better.set_defaults(command=_promote)
+    better.add_argument("--metric", default="frechet_classifier", help="figure to compare")
+    better.add_argument("--champion", default="champion", metavar="ALIAS")
+    better.add_argument("--dry-run", action="store_true", help="only say what would be done")
     look = commands.add_parser("status", help="what of it is up; exit status 0 if all is")
     look.set_defaults(command=_status)
 
@@ -59,6 +69,33 @@ def _status(options: argparse.Namespace) -> int:
         where = f"  {each.url}  process {each.pid}  log {each.log}" if each.pid else ""
         _say(f"{each.name:8} {each.state}{where}")
     return 0 if all(each.state == "up" for each in standing) else 1
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    compared = rebuild(project_root(), options.run_id, _say)
+    width = max(len(each.path) for each in compared)
+    for each in compared:
+        verdict = "equal " if each.equal else "UNLIKE"
+        sums = each.recorded if each.equal else f"{each.recorded} recorded, {each.here} here"
+        _say(f"{verdict}  {each.kind:6}  {each.path:{width}}  {sums}")
+    outputs = [each for each in compared if each.kind == "output"]
+    equal = sum(each.equal for each in outputs)
+    _say(f"{equal} of {len(outputs)} outputs are equal, byte for byte")
+    return 0 if all(each.equal for each in compared) else 1
+
+
+def _promote(options: argparse.Namespace) -> int:
+    prefect_api_until_exit(project_root())
+    # Not before: prefect reads the environment when it is imported.
+    from pipelines.promote import PromoteConfig, promote
+
+    config = PromoteConfig(
+        metric=options.metric, champion=options.champion, dry_run=options.dry_run
+    )
+    state = promote(config, return_state=True)
+    state.result()  # raises what the flow has raised
+    _say(str(state.message))
+    return 0
 
 
 def _say(line: str) -> None:

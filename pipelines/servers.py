@@ -9,6 +9,7 @@ Differs: from Prefect's ephemeral server only in that it sits in a session of it
 reaches the run first and the server can still be told how the run ended.
 """
 
+import atexit
 import json
 import os
 import socket
@@ -33,6 +34,7 @@ __all__ = [
     "answers",
     "mlflow_server",
     "prefect_api",
+    "prefect_api_until_exit",
     "prefect_server",
     "require_free_port",
     "running",
@@ -196,6 +198,20 @@ def prefect_api(root: Path) -> Iterator[str]:
         # This server ends with the run; what is written down points at the page of `make ui`.
         os.environ.setdefault("LATENTLINE_PREFECT_PAGE", PAGE)
         yield server.environment["PREFECT_API_URL"]
+
+
+def prefect_api_until_exit(root: Path) -> None:
+    """`prefect_api` until this process ends, on the data of the project if none else are named.
+
+    Call before prefect is imported.
+    """
+    if not os.environ.get("PREFECT_API_URL"):
+        use_project_home(root)
+    servers = ExitStack()
+    # Exit handlers run last first: Prefect's, registered when it is imported, still send the end
+    # of the logs, and would try for minutes if their server were gone.
+    atexit.register(servers.close)
+    servers.enter_context(prefect_api(root))
 
 
 @contextmanager
