@@ -9,55 +9,34 @@ two lines, taken under the same protocol:
 
 Two 95 % intervals that do not meet are a stricter test than a difference at 95 %: chance alone
 passes it rarely, and a nightly comparison has many chances. Figures taken under unlike protocols
-(other images, other number, other extractor, other sampling) say nothing about each other and are
-refused, as are figures without an interval. A first champion needs none: there is nothing to beat.
+(`stages.comparing.differences`: other images, another number or extractor) say nothing about each
+other and are refused, as are figures without an interval. A first champion needs none: there is
+nothing to beat. Another way of sampling is part of what is compared, and is told.
 """
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
+from pipelines.recorded_files import recorded_text
 from pipelines.workspace_lock import hold
 from pipelines.workspace_tags import CODE_CHANGED
 from stages.core.errors import ArtifactError
-from stages.core.store import experiment_name, opened_store, reason, run_url, tracking_uri
+from stages.core.store import experiment_name, opened_store, run_url, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking.client import MlflowClient
+    from stages.metrics.figure import Figure
 
-__all__ = ["Decision", "Judged", "decide", "promote_newest", "unlike"]
+__all__ = ["Decision", "decide", "promote_newest"]
 
 FIGURES = "figures.json"
 JUDGED = "stage.evaluate"
 """Tag of a line whose figures are its own: a line of a few stages has those of another."""
 TAG = "latentline.promotion"
-NOT_COMPARED = frozenset({"found", "parts"})
-"""Fields of a protocol that may differ: what came out, and the digests of what was judged."""
-
-
-class Judged(BaseModel):
-    """A figure with its protocol, as a line has it."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    value: float
-    unit: str
-    direction: str
-    n: int
-    interval: tuple[float, float] | None = None
-    protocol: dict[str, Any] = {}
-
-    def __str__(self) -> str:
-        within = (
-            "" if self.interval is None else f" [{self.interval[0]:.5g}, {self.interval[1]:.5g}]"
-        )
-        return f"{self.value:.5g}{within}"
 
 
 @dataclass(frozen=True)
@@ -74,60 +53,45 @@ class Decision:
     url: str
 
 
-def unlike(one: Judged, other: Judged) -> list[str]:
-    """What makes two figures incomparable, as `name: this and that`; empty if nothing does."""
-    found = {
-        name: (getattr(one, name), getattr(other, name)) for name in ("unit", "direction", "n")
-    }
-    found |= _differing(one.protocol, other.protocol, "")
-    return [
-        f"{name}: {mine} and {theirs}" for name, (mine, theirs) in found.items() if mine != theirs
-    ]
-
-
-def _differing(
-    one: Mapping[str, Any], other: Mapping[str, Any], prefix: str
-) -> dict[str, tuple[Any, Any]]:
-    found: dict[str, tuple[Any, Any]] = {}
-    for name in sorted({*one, *other} - (set() if prefix else NOT_COMPARED)):
-        mine, theirs = one.get(name), other.get(name)
-        if isinstance(mine, dict) and isinstance(theirs, dict):
-            found |= _differing(mine, theirs, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = (mine, theirs)
-    return found
-
-
-def decide(metric: str, newest: Judged, champion: Judged | None) -> tuple[bool, str]:
+def decide(newest: "Figure", champion: "Figure | None") -> tuple[bool, str]:
     """Whether a line is really better, and why.
 
     Args:
-        metric: Name of the figure.
-        newest: The line's.
+        newest: The line's figure.
         champion: The champion's; None if there is none.
 
     Raises:
         ArtifactError: If no direction is better, protocols are unlike, or an interval is missing.
     """
+    metric = newest.name
     if newest.direction not in ("lower", "higher"):
         raise ArtifactError(
             f"promote: {metric} must be a figure of which lower or higher is better; its "
             f"direction is {newest.direction!r}"
         )
     if champion is None:
-        return True, f"{metric} {newest}: the first champion"
-    if differences := unlike(newest, champion):
+        return True, f"{metric} {_shown(newest)}: the first champion"
+    # Here, because with it comes torch, which takes seconds that no other flow needs.
+    from stages.comparing.differences import differences
+
+    found = differences(newest, champion)
+    if found.unlike:
         raise ArtifactError(
             f"promote: {metric} of the newest line and of the champion must be taken under the "
-            f"same protocol; they differ in {'; '.join(differences)}. Judge both alike, or name "
-            "another alias"
+            f"same protocol; they differ in {'; '.join(map(str, found.unlike))}. Judge both alike, "
+            "or name another alias"
         )
     if newest.interval is None or champion.interval is None:
         raise ArtifactError(
             f"promote: {metric} must have a confidence interval, or chance decides; name a figure "
             "that has one"
         )
-    against = f"{metric} {newest} against the champion's {champion}, {newest.direction} is better"
+    against = (
+        f"{metric} {_shown(newest)} against the champion's {_shown(champion)}, "
+        f"{newest.direction} is better"
+    )
+    if sampled := [str(each) for each in found.compared if each.name.startswith("sampler")]:
+        against += f" (drawn otherwise: {'; '.join(sampled)})"
     sign = 1 if newest.direction == "higher" else -1
     worst, best = (
         min(sign * end for end in newest.interval),
@@ -137,6 +101,12 @@ def decide(metric: str, newest: Judged, champion: Judged | None) -> tuple[bool, 
         return True, f"{against}: the intervals do not meet"
     better = sign * newest.value > sign * champion.value
     return False, f"{against}: {'the intervals meet' if better else 'no better'}"
+
+
+def _shown(figure: "Figure") -> str:
+    if figure.interval is None:
+        return f"{figure.value:.5g}"
+    return f"{figure.value:.5g} [{figure.interval[0]:.5g}, {figure.interval[1]:.5g}]"
 
 
 def promote_newest(
@@ -172,7 +142,7 @@ def promote_newest(
         if current == run_id:
             return Decision(False, "the newest line is the champion", run_id, current, url)
         theirs = None if current is None else _figure(_figures(client, current), metric, current)
-        better, why = decide(metric, _figure(figures, metric, run_id), theirs)
+        better, why = decide(_figure(figures, metric, run_id), theirs)
         if not dry_run:
             if better:
                 _register(client, run, model, alias, why)
@@ -183,7 +153,7 @@ def promote_newest(
     return Decision(better, why, run_id, current, url)
 
 
-def _newest(client: "MlflowClient") -> tuple["Run", dict[str, Judged]]:
+def _newest(client: "MlflowClient") -> tuple["Run", dict[str, "Figure"]]:
     found = client.get_experiment_by_name(experiment_name())
     wanted = "attributes.status = 'FINISHED' and tags.`mlflow.source.name` = 'pipelines'"
     lines = (
@@ -202,22 +172,20 @@ def _newest(client: "MlflowClient") -> tuple["Run", dict[str, Judged]]:
     )
 
 
-def _figures(client: "MlflowClient", run_id: str) -> dict[str, Judged]:
-    with tempfile.TemporaryDirectory() as there:
-        try:
-            path = Path(client.download_artifacts(run_id, FIGURES, there))
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return {name: Judged.model_validate(value) for name, value in found.items()}
-        except Exception as error:  # MLflow raises what its many transports raise
-            raise ArtifactError(
-                f"promote: run {run_id} must have {FIGURES} among its artifacts: {reason(error)}"
-            ) from None
+def _figures(client: "MlflowClient", run_id: str) -> dict[str, "Figure"]:
+    from stages.metrics.figure import Figure
+
+    found = json.loads(recorded_text(client, run_id, FIGURES))
+    return {name: Figure.from_json(value) for name, value in found.items()}
 
 
-def _figure(figures: Mapping[str, Judged], metric: str, run_id: str) -> Judged:
+def _figure(figures: Mapping[str, "Figure"], metric: str, run_id: str) -> "Figure":
     if metric not in figures:
-        there = ", ".join(figures) or "none"
-        raise ArtifactError(f"promote: run {run_id} has no figure {metric!r}; there are: {there}")
+        there = ", ".join(sorted(figures, key=lambda name: figures[name].interval is None))
+        raise ArtifactError(
+            f"promote: run {run_id} has no figure {metric!r}; there are, those with an interval "
+            f"first: {there}"
+        )
     return figures[metric]
 
 

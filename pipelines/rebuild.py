@@ -13,13 +13,15 @@ An interrupted rebuild goes on where it was; a finished one is begun anew.
 
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ruamel.yaml import YAML
+
 from pipelines.branches import make_branch
+from pipelines.recorded_files import recorded_text
 from pipelines.workspace_lock import hold
 from pipelines.workspace_tags import CODE_CHANGED
 from stages.core.errors import ArtifactError
@@ -193,19 +195,9 @@ def _read(client: "MlflowClient", run: "Run", root: Path) -> _Recorded:
             f"reproduce: commit {commit or '(none)'} of run {run_id} must be in this repository; "
             "fetch the branch it was made on, if it still is on one"
         )
-    with tempfile.TemporaryDirectory() as there:
-        try:
-            params, lock = (
-                Path(client.download_artifacts(run_id, name, there))
-                for name in ("params.yaml", "dvc.lock")
-            )
-            text, known_lock = params.read_text(encoding="utf-8"), read_yaml(lock)
-        except Exception as error:  # MLflow raises what its many transports raise
-            raise ArtifactError(
-                f"reproduce: run {run_id} must have params.yaml and dvc.lock among its artifacts: "
-                f"{reason(error)}"
-            ) from None
-    stages = [stage for stage in known_lock.get("stages") or {} if f"stage.{stage}" in tags]
+    params = recorded_text(client, run_id, "params.yaml")
+    lock = YAML(typ="safe", pure=True).load(recorded_text(client, run_id, "dvc.lock"))
+    stages = [stage for stage in lock.get("stages") or {} if f"stage.{stage}" in tags]
     if not stages:
         raise ArtifactError(f"reproduce: run {run_id} has no stage in its dvc.lock")
-    return _Recorded(commit, text, known_lock, stages)
+    return _Recorded(commit, params, lock, stages)

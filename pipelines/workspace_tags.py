@@ -13,6 +13,10 @@ CODE_CHANGED = "git.code_changed"
 params.yaml, which is kept with the run."""
 
 
+ASIDE = ("params.yaml", "dvc.lock", "pipelines", "tests", "docs", "benchmarks", "*.md")
+"""What changes no byte of a line, or is kept with each run."""
+
+
 def workspace_tags(workspace: Path) -> dict[str, str]:
     """Tags of a line's run.
 
@@ -39,14 +43,14 @@ def workspace_tags(workspace: Path) -> dict[str, str]:
 def uncommitted_code(workspace: Path) -> list[str] | None:
     """Files that the commit does not hold as they are; None where git cannot say.
 
-    Tracked files that differ, but for params.yaml and dvc.lock, which are kept with each run; and
-    Python files that git does not know: the line may import them.
+    Tracked files that differ, and Python files that git does not know: the line may import them.
+    params.yaml and dvc.lock are kept with each run and are not among them.
     """
     command = ["git", "--no-optional-locks", "status", "--porcelain", "--untracked-files=all"]
-    kept = [":(exclude)params.yaml", ":(exclude)dvc.lock"]
+    aside = [f":(exclude){path}" for path in ASIDE]
     try:
         done = subprocess.run(
-            [*command, "--", ".", *kept],
+            [*command, "--", ".", *aside],
             cwd=workspace,
             capture_output=True,
             text=True,
