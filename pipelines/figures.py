@@ -19,6 +19,8 @@ class Figure(BaseModel):
     """Which way is better."""
     n: int
     """Number of images it rests on."""
+    interval: tuple[float, float] | None = None
+    """Confidence interval; None where there is none."""
 
     @property
     def better(self) -> str:

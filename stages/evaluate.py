@@ -4,11 +4,12 @@
 
 Reads every artifact of the line and refuses parts that do not belong together. Writes
 data/metrics: metrics.json (name -> number), figures.json (with unit, direction, N and protocol),
-latents.csv, per_class.csv and per_factor.csv where classes and factors are known, pictures, and
-report.html, which holds all of it in one file.
+params.json (of all parts), latents.csv, per_class.csv and per_factor.csv where classes and factors
+are known, pictures, and report.html, which holds all of it in one file.
 """
 
-from dataclasses import asdict
+import json
+import sys
 from pathlib import Path
 
 from pydantic import Field
@@ -17,11 +18,14 @@ from stages.core.artifacts import new_artifact, write_json
 from stages.core.devices import Device, resolve_device
 from stages.core.sections import Section
 from stages.core.stage import Run, run_stage
+from stages.evaluation.headline import headlines
 from stages.evaluation.judgement import Judgement, judge_line
 from stages.evaluation.line import open_line
 from stages.evaluation.options import EvaluateOptions
 from stages.evaluation.pictures import draw_pictures
-from stages.evaluation.report import line_params, write_report
+from stages.evaluation.report import Report, line_params
+from stages.evaluation.this_run import this_run
+from stages.metrics.figure import write_figures
 
 __all__ = ["EvaluateOptions"]
 
@@ -44,22 +48,42 @@ def evaluate(params: Params, run: Run) -> None:
     judgement = judge_line(line, params.evaluate, params.seed, run, device)
     digests = {name: artifact.digest for name, artifact in line.artifacts.items()}
     with new_artifact(OUTPUT, "metrics", {"made_from": digests}) as folder:
-        write_figures(folder, judgement)
+        write_judgement(folder, judgement)
         pictures = draw_pictures(folder, line, judgement, params.evaluate, device)
         sections = {**line_params(line), "evaluate": params.evaluate.model_dump(mode="json")}
-        write_report(folder / "report.html", judgement, pictures, sections, digests)
-    run.tracker.log_metrics({name: f.value for name, f in judgement.figures.items()})
-    for name in pictures:
-        run.tracker.log_image(OUTPUT / name, Path(name).stem)
-    for name in ("figures.json", "report.html"):
-        run.tracker.log_file(OUTPUT / name)
+        write_json(folder / "params.json", sections)
+        report = Report(judgement, pictures, sections, digests)
+        report.write(folder / "report.html", folder, run=None)
+    if judgement.memorisation.flagged:
+        print(f"evaluate: warning: {judgement.memorisation.verdict}", file=sys.stderr)
+    log(run, judgement, report)
 
 
-def write_figures(folder: Path, judgement: Judgement) -> None:
+def log(run: Run, judgement: Judgement, report: Report) -> None:
+    """Record what was found: figures with the protocols of the headlines, pictures, the report."""
+    tracker = run.tracker
+    tracker.log_metrics({name: f.value for name, f in judgement.figures.items()})
+    tracker.log_tag("memorisation", "suspected" if judgement.memorisation.flagged else "no sign")
+    for headline in headlines(judgement.figures):
+        protocol = headline.figure.protocol.to_json()
+        text = json.dumps(protocol, sort_keys=True, ensure_ascii=False)
+        tracker.log_tag(f"protocol.{headline.figure.name}", text)
+    for name in report.pictures:
+        tracker.log_image(OUTPUT / name, Path(name).stem)
+    for name in ("figures.json", "params.json"):
+        tracker.log_file(OUTPUT / name)
+    # The copy of the run may name the run; the output may not.
+    copy = run.work / "report.html"
+    inputs = [artifact.path for artifact in run.inputs.values()]
+    report.write(copy, OUTPUT, this_run(tracker.identity(), inputs))
+    tracker.log_file(copy)
+
+
+def write_judgement(folder: Path, judgement: Judgement) -> None:
     """Write the figures for programs: JSON and CSV."""
     figures = judgement.figures
     write_json(folder / "metrics.json", {name: f.value for name, f in figures.items()})
-    write_json(folder / "figures.json", {name: asdict(f) for name, f in figures.items()})
+    write_figures(folder / "figures.json", figures)
     judgement.profile.to_csv(folder / "latents.csv", index=False)
     if judgement.per_class is not None:
         judgement.per_class.to_csv(folder / "per_class.csv", index=False)

@@ -20,7 +20,8 @@ from stages.core.shapes import Labels, Pixels
 from stages.metrics.base import Figure, Protocol
 from stages.metrics.class_accuracy import ClassAccuracy
 from stages.metrics.frechet import FeatureMoments, frechet_figure
-from stages.metrics.neighbours import NearestNeighbours, memorisation_figure
+from stages.metrics.memorisation import Memorisation, judge_distances
+from stages.metrics.neighbours import NearestNeighbours
 
 __all__ = ["NEIGHBOURS", "Comparison"]
 
@@ -84,12 +85,18 @@ class Comparison:
         """Of the queried test images to their nearest training images, ascending."""
         return self.neighbours.distances[self.num_queries :].cpu()
 
-    def figures(self, of_test: Protocol, of_samples: Protocol) -> list[Figure]:
+    @property
+    def memorisation(self) -> Memorisation:
+        """Whether samples come nearer to training images than test images do."""
+        return judge_distances(self.sample_distances[:, 0], self.test_distances[:, 0])
+
+    def figures(self, of_test: Protocol, of_samples: Protocol, of_train: Protocol) -> list[Figure]:
         """All comparisons.
 
         Args:
-            of_test: Protocol of figures about real images and their reconstructions.
-            of_samples: The same with the settings of the sampler.
+            of_test: Protocol of figures about test images and their reconstructions.
+            of_samples: Of those about samples, with the settings of the sampler.
+            of_train: Of those about training images.
         """
         name, moments = f"frechet_{self.judge.name}", self.moments
         test = moments["test"]
@@ -99,12 +106,10 @@ class Comparison:
                 f"reconstruction_{name}",
                 moments["reconstructions"],
                 test,
-                {**of_test, "images": "reconstructions of the reference images themselves"},
+                of_test.also(images="reconstructions of the reference images themselves"),
             ),
-            frechet_figure(
-                f"{name}_floor", moments["train"], test, {**of_test, "images": "training split"}
-            ),
-            memorisation_figure(self.sample_distances[:, 0], self.test_distances[:, 0], of_samples),
+            frechet_figure(f"{name}_floor", moments["train"], test, of_train),
+            *self.memorisation.figures(of_samples),
         ]
         return [*result, *self._accuracies(of_test, of_samples)]
 

@@ -93,7 +93,7 @@ def judge_factors(
         forests=dci_scores(representation, seed),
         predictability=separated_attribute_predictability(representation),
     )
-    how = {**protocol, **_common(representation), "seed": seed}
+    how = _common(representation, protocol).also(seed=seed)
     return FactorJudgement(_figures(scores, representation, how), _table(scores, representation))
 
 
@@ -124,32 +124,34 @@ def _ranks(values: pd.Series) -> np.ndarray:
     return np.unique(values.to_numpy(), return_inverse=True)[1]
 
 
-def _common(representation: Representation) -> Protocol:
-    return {
-        "latents": "posterior means in the autoencoder's own units, or points",
-        "latent_dimensions": representation.latents.shape[1],
-        "active_latent_dimensions": int(active_latents(representation).sum()),
-        "factors": dict(zip(representation.names, representation.num_values, strict=True)),
-        "chosen": "at random",
-    }
+def _common(representation: Representation, protocol: Protocol) -> Protocol:
+    factors = zip(representation.names, representation.num_values, strict=True)
+    return protocol.also(
+        reference_n=representation.num_images,
+        latents="posterior means in the autoencoder's own units, or points",
+        factors={name: int(count) for name, count in factors},
+        chosen="at random",
+        found={
+            "latent_dimensions": representation.latents.shape[1],
+            "active_latent_dimensions": int(active_latents(representation).sum()),
+        },
+    )
 
 
 def _figures(scores: _Scores, representation: Representation, how: Protocol) -> list[Figure]:
-    binned = {**how, "bins": f"{NUM_BINS} of equal width per latent"}
-    votes = {**how, **_GROUPS, "votes": VOTES, "votes_to_decide": VOTES, "group": GROUP_IMAGES}
-    pairs = {
-        **how,
+    binned = how.also(bins=f"{NUM_BINS} of equal width per latent")
+    votes = how.also(**_GROUPS, votes=VOTES, votes_to_decide=VOTES, group=GROUP_IMAGES)
+    pairs = how.also(
         **_GROUPS,
-        "classifier": "logistic regression",
-        "points": POINTS,
-        "points_to_fit": POINTS,
-        "pairs": PAIRS,
-    }
-    forests = {
-        **how,
-        "predictor": f"random forest: {TREES} trees, leaves of {LEAF_SHARE:.0%} of images or more",
-        "fitted_on": "one half of the images",
-    }
+        classifier="logistic regression",
+        points=POINTS,
+        points_to_fit=POINTS,
+        pairs=PAIRS,
+    )
+    forests = how.also(
+        predictor=f"random forest: {TREES} trees, leaves of {LEAF_SHARE:.0%} of images or more",
+        fitted_on="one half of the images",
+    )
     rule = "squared correlation; balanced accuracy of thresholds for factors without order"
     values = [
         ("mig", scores.gap.score, "share of entropy", binned),
@@ -161,9 +163,9 @@ def _figures(scores: _Scores, representation: Representation, how: Protocol) -> 
             "dci_informativeness",
             scores.forests.informativeness,
             "share",
-            {**forests, "accuracy_on": "the other half"},
+            forests.also(accuracy_on="the other half"),
         ),
-        ("sap", scores.predictability.score, "1", {**binned, "single_latent_score": rule}),
+        ("sap", scores.predictability.score, "1", binned.also(single_latent_score=rule)),
     ]
     n = representation.num_images
     return [

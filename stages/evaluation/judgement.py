@@ -12,8 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.assembly.judge import Judge
-from stages.core.intensities import ROUNDING_RULE
 from stages.core.stage import Run
 from stages.evaluation.comparison import Comparison
 from stages.evaluation.factors import TITLE as FACTORS
@@ -21,11 +19,18 @@ from stages.evaluation.factors import judge_factors
 from stages.evaluation.line import Line
 from stages.evaluation.observe import chunks, evenly_spaced, observe_test
 from stages.evaluation.options import EvaluateOptions
+from stages.evaluation.protocols import (
+    judged_by,
+    protocol_of_samples,
+    protocol_of_test,
+    protocol_of_train,
+)
 from stages.evaluation.weighing import weigh_test
-from stages.metrics.base import Figure, Metric, Protocol
+from stages.metrics.base import Figure, Metric
 from stages.metrics.codes import CodeUsage
 from stages.metrics.latents import LatentActivity
 from stages.metrics.likelihood import TwoStageLikelihood
+from stages.metrics.memorisation import Memorisation
 from stages.metrics.perceptual import PerceptualSimilarity
 from stages.metrics.reconstruction import Reconstruction
 from stages.nn.lpips import open_lpips
@@ -52,6 +57,12 @@ class Judgement:
     of test images; (samples, neighbours)."""
     sample_neighbours: np.ndarray
     """The rows of these images in the training split."""
+    test_distances: np.ndarray
+    """Distances of test images to their nearest training image, in the same units; (test,)."""
+    usual_distance: float
+    """That unit: the median distance of test images, in features."""
+    memorisation: Memorisation
+    """What these distances say."""
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -86,22 +97,22 @@ def judge_line(
     _see_samples(line, comparison, options)
     run.raise_if_stopped()
     _see_train(line, comparison, options)
-    groups = {metric.title: metric.figures(_of_test(line, seed)) for metric in metrics}
-    groups[TwoStageLikelihood.title] += weigh_test(
-        line, options, seed, run, device, _of_test(line, seed)
-    )
+    of_test = protocol_of_test(line, rows, seed)
+    groups = {metric.title: metric.figures(of_test) for metric in metrics}
+    groups[TwoStageLikelihood.title] += weigh_test(line, options, seed, run, device, of_test)
     factors = judge_factors(
         line.prepared.split("test"),
         line.latents.split("test"),
         options.factor_images,
         seed,
-        _of_test(line, seed),
+        of_test,
     )
     if factors is not None:
         groups[FACTORS] = factors.figures
     groups["Samples"] = comparison.figures(
-        {**_of_test(line, seed), **_of_judge(line.judge)},
-        {**_of_samples(line), **_of_judge(line.judge)},
+        judged_by(line.judge, of_test),
+        judged_by(line.judge, protocol_of_samples(line, len(rows))),
+        judged_by(line.judge, protocol_of_train(line, len(rows), options)),
     )
     per_factor = None if factors is None else factors.table
     return _judgement(line, groups, metrics, comparison, per_factor)
@@ -140,39 +151,6 @@ def _see_train(line: Line, comparison: Comparison, options: EvaluateOptions) -> 
         comparison.see_train(torch.from_numpy(np.array(train[rows])), rows)
 
 
-def _of_test(line: Line, seed: int) -> Protocol:
-    conditioned = line.second_stage.prior.num_classes > 0
-    return {
-        "reference_split": "test",
-        "images": "test split",
-        "rounding": ROUNDING_RULE,
-        "resize": "none",
-        "prior_given": "class" if conditioned else "nothing",
-        "seed": seed,
-        "autoencoder": line.first_stage.artifact.digest,
-        "prior": line.second_stage.artifact.digest,
-    }
-
-
-def _of_samples(line: Line) -> Protocol:
-    return {
-        "reference_split": "test",
-        "images": "samples",
-        "rounding": ROUNDING_RULE,
-        "resize": "none",
-        "sampler": line.samples.artifact.about["sampling"],
-        "samples": line.samples.artifact.digest,
-    }
-
-
-def _of_judge(judge: Judge) -> Protocol:
-    return {
-        "extractor": f"convolutional classifier taught {judge.config.taught}, penultimate layer",
-        "extractor_digest": judge.artifact.digest,
-        "extractor_test_accuracy": judge.test_accuracy,
-    }
-
-
 def _judgement(
     line: Line,
     groups: dict[str, list[Figure]],
@@ -192,6 +170,9 @@ def _judgement(
         per_factor=per_factor,
         sample_distances=(comparison.sample_distances / usual).numpy(),
         sample_neighbours=comparison.neighbours.rows[: comparison.num_queries].cpu().numpy(),
+        test_distances=(comparison.test_distances[:, 0] / usual).numpy(),
+        usual_distance=usual.item(),
+        memorisation=comparison.memorisation,
     )
 
 

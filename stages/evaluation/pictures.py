@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Chart
 
 from stages.core.pictures import grid, labelled_rows, save_png
+from stages.evaluation.charts import draw_curves, draw_distances, draw_profile
+from stages.evaluation.interpolations import draw_interpolations
 from stages.evaluation.judgement import Judgement
 from stages.evaluation.levels import draw_levels
 from stages.evaluation.line import Line
@@ -22,6 +22,22 @@ COLUMNS = 8
 MOVED = 500
 """Test images whose latents say how far a traversal goes."""
 LEVELS_SEED = 0
+CURVES = (
+    (
+        "autoencoder",
+        "autoencoder",
+        {"loss": "training loss", "validation_loss": "validation loss"},
+    ),
+    (
+        "prior",
+        "prior",
+        {
+            "loss": "training loss",
+            "validation_nats_per_token": "validation loss in nats per token",
+        },
+    ),
+)
+"""Trained part, its name in the caption, columns of its history."""
 
 
 def draw_pictures(
@@ -33,9 +49,28 @@ def draw_pictures(
     shown["reconstructions.png"] = _reconstructions(folder, line, rows, device)
     shown["samples.png"] = _samples(folder, line, options.samples_per_class)
     shown["neighbours.png"] = _neighbours(folder, line, judgement, options.num_neighbours)
-    shown["latents.png"] = _profile(folder, judgement)
+    shown["neighbour_distances.png"] = draw_distances(
+        folder / "neighbour_distances.png",
+        judgement.sample_distances[:, 0],
+        judgement.test_distances,
+        judgement.memorisation,
+        judgement.usual_distance,
+    )
+    values = judgement.profile["value"].to_numpy()
+    shown["latents.png"] = draw_profile(folder / "latents.png", values, judgement.profile_title)
     if line.latents.spec.kind == "continuous":
         shown |= _inside(folder, line, judgement, device)
+    return shown | _curves(folder, line)
+
+
+def _curves(folder: Path, line: Line) -> dict[str, str]:
+    """Losses of both stages, where their history was kept."""
+    shown = {}
+    for part, what, columns in CURVES:
+        name = f"curves_{part}.png"
+        caption = draw_curves(folder / name, line.artifacts[part], columns, what)
+        if caption is not None:
+            shown[name] = caption
     return shown
 
 
@@ -58,7 +93,8 @@ def _inside(folder: Path, line: Line, judgement: Judgement, device: torch.device
     )
     few = stored.mean[:COLUMNS].to(device)
     levels = draw_levels(folder, line.first_stage, few, scale, LEVELS_SEED)
-    return {"traversals.png": caption, **levels}
+    ways = draw_interpolations(folder, line.first_stage, stored.mean, scale, stored.labels, device)
+    return {"traversals.png": caption, **ways, **levels}
 
 
 @torch.inference_mode()
@@ -107,19 +143,3 @@ def _neighbours(folder: Path, line: Line, judgement: Judgement, count: int) -> s
         "The samples nearest to a training image. Each row: distance to the nearest, in units of "
         "the median of test images (near 0: a copy); the sample; its nearest training images."
     )
-
-
-def _profile(folder: Path, judgement: Judgement) -> str:
-    values = judgement.profile["value"].to_numpy()
-    chart = Chart(figsize=(6.4, 3.2), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(chart)
-    axes = chart.add_subplot()
-    axes.stairs(values, fill=True, color="#3b6ea5")
-    axes.set_xlim(0, len(values))
-    # Latents that never vary are a picture too: of an empty axis.
-    axes.set_ylim(0, 1.05 * max(float(values.max()), 1e-9))
-    axes.set_xlabel("in descending order")
-    axes.set_title(judgement.profile_title)
-    # matplotlib would write its version into the file.
-    canvas.print_png(folder / "latents.png", metadata={"Software": None})
-    return f"{judgement.profile_title}, in descending order, over the test split."

@@ -76,13 +76,13 @@ def weigh_test(
             # The same draws under either prior: the bounds differ by the priors alone.
             stream = torch_stream(seed, "evaluate", "weights", batch.first, device=device)
             bound.add(batch.targets, batch.labels, stream, run.raise_if_stopped)
-        how = {
-            **protocol,
-            "target": "as the likelihood makes it of each image, once, from the seed",
-            "likelihood": likelihood.model_dump(mode="json"),
-            "p(z)": prior,
-            "iwae_batch_size": options.iwae_batch_size,
-        }
+        how = protocol.also(
+            reference_n=bound.images,
+            target="as the likelihood makes it of each image, once, from the seed",
+            likelihood=likelihood.model_dump(mode="json"),
+            latent_prior=prior,
+            iwae_batch_size=options.iwae_batch_size,
+        )
         figures += bound.figures(prefix, line.first_stage.image, likelihood.discretized, how)
     return figures
 

@@ -1,41 +1,21 @@
-"""What a figure is: a number with its unit, its direction, and how it came about.
+"""What a metric is: it sees the reference split once, batch by batch, and hands out figures.
 
-A number without its protocol (how many images, against which split, in whose features) can not be
-compared with any other, so the two never part: every metric hands out `Figure`s. A metric sees
-the reference split once, batch by batch, and keeps sums in float64; its figures do not depend on
-how the split was cut into batches.
+It keeps sums in float64; its figures do not depend on how the split was cut into batches.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from stages.core.shapes import Codes, Nats, Pixels
+from stages.metrics.figure import Direction, Figure
+from stages.metrics.protocol import Protocol
 from stages.nn.distributions import Posterior
 
 __all__ = ["Direction", "Figure", "Metric", "Observation", "Protocol"]
-
-Direction = Literal["lower", "higher", "none"]
-Protocol = dict[str, Any]
-"""Plain JSON values."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One reported number."""
-
-    name: str
-    value: float
-    unit: str
-    direction: Direction
-    """Which way is better; `none` where that depends on what is compared."""
-    n: int
-    """Number of images it was taken over."""
-    protocol: Protocol
-    """How it was taken: reference split, extractor, rounding, draws, ..."""
 
 
 @dataclass(frozen=True)

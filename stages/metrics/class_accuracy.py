@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stages.core.shapes import Labels
 from stages.metrics.base import Figure, Protocol
+from stages.metrics.intervals import EXACT, exact_interval
 
 __all__ = ["ClassAccuracy"]
 
@@ -51,6 +52,14 @@ class ClassAccuracy:
         return self.right / asked
 
     def figure(self, name: str, protocol: Protocol) -> Figure:
-        """The accuracy over all classes."""
+        """The accuracy over all classes, with its exact interval."""
         n = int(self.asked.sum())
-        return Figure(name, self.accuracy, "share", "higher", n, protocol)
+        return Figure(
+            name,
+            self.accuracy,
+            "share",
+            "higher",
+            n,
+            protocol.also(interval=EXACT),
+            interval=exact_interval(int(self.right.sum()), n),
+        )

@@ -46,7 +46,7 @@ class CodeUsage(Metric):
         amounts_to = perplexity(self.counts).item()
         entropy = math.log2(amounts_to)
         used = code_usage(self.counts).item()
-        how = {**protocol, "num_codes": len(self.counts), "counted": int(self.counts.sum())}
+        how = protocol.also(num_codes=len(self.counts), counted=int(self.counts.sum()))
         return [
             Figure("code_usage", used, "share of the codebook", "higher", self.images, how),
             Figure("code_entropy", entropy, "bits per code", "higher", self.images, how),

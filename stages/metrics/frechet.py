@@ -72,11 +72,10 @@ def frechet_figure(
     name: str, images: FeatureMoments, reference: FeatureMoments, protocol: Protocol
 ) -> Figure:
     """The distance of `images` from `reference` as a figure; names both counts."""
-    how = {
-        **protocol,
-        "feature_dim": len(reference.mean),
-        "reference_n": reference.count,
-        "covariance": "unbiased, float64",
-    }
+    how = protocol.also(
+        feature_dim=len(reference.mean),
+        reference_n=reference.count,
+        covariance="unbiased, float64",
+    )
     value = frechet_distance(images, reference)
     return Figure(name, value, "squared feature distance", "lower", images.count, how)

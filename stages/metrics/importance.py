@@ -101,13 +101,13 @@ class ImportanceBound:
         """
         costs = torch.cat(self._costs)
         iwae, n = costs.mean().item(), self.images
-        how = {**protocol, "draws": self.draws, "bound": "upper bound on -log p(x)"}
-        weighted = {
-            **how,
-            "of": "-log of the mean importance weight (IWAE)",
-            "standard_error_over_images": (costs.std(correction=0) / n**0.5).item(),
-        }
-        plain = {**how, "of": "-mean log importance weight (ELBO)"}
+        how = protocol.also(draws=self.draws, bound="upper bound on -log p(x)")
+        error = (costs.std(correction=0) / n**0.5).item()
+        weighted = how.also(
+            of="-log of the mean importance weight (IWAE)",
+            found={"standard_error_over_images": error},
+        )
+        plain = how.also(of="-mean log importance weight (ELBO)")
         unit = "nats per image"
         result = [
             Figure(f"{prefix}iwae_nats", iwae, unit, "lower", n, weighted),
@@ -115,7 +115,7 @@ class ImportanceBound:
         ]
         if discretized:
             bits = iwae / (image.dims * math.log(2))
-            more = {**weighted, "dims": image.dims}
+            more = weighted.also(dims=image.dims)
             name = f"{prefix}iwae_bits_per_dim"
             result.append(Figure(name, bits, "bits per dim", "lower", n, more))
         return result

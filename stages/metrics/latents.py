@@ -79,8 +79,8 @@ class LatentActivity(Metric):
         prior_variance = self.family.standard(self.variance_of_means).variance.item()
         threshold = ACTIVE_ABOVE * prior_variance
         active = int((self.variance_of_means > threshold).sum())
-        how = {**protocol, "units": "the autoencoder's own", "latent_dimensions": numbers}
-        active_rule = {**how, "active": f"Var_x(E_q[z]) > {threshold:g}"}
+        how = protocol.also(units="the autoencoder's own", found={"latent_dimensions": numbers})
+        active_rule = how.also(active=f"Var_x(E_q[z]) > {threshold:g}")
         spread = (self._draws / (n * numbers)) ** 0.5
         result = [
             Figure("active_units", active, "latent dimensions", "higher", n, active_rule),
@@ -92,7 +92,7 @@ class LatentActivity(Metric):
 
     def _kl_figures(self, how: Protocol) -> list[Figure]:
         n, kl = self.images, self.kl_per_dimension
-        reference = {**how, "against": self.family.prior_name}
+        reference = how.also(against=self.family.prior_name)
         collapsed = (kl < COLLAPSED_BELOW).double().mean().item()
         return [
             Figure("kl", kl.sum().item(), "nats per image", "none", n, reference),
@@ -110,6 +110,6 @@ class LatentActivity(Metric):
                 "share",
                 "lower",
                 n,
-                {**reference, "collapsed": f"KL < {COLLAPSED_BELOW} nats"},
+                reference.also(collapsed=f"KL < {COLLAPSED_BELOW} nats"),
             ),
         ]

@@ -85,10 +85,10 @@ class TwoStageLikelihood(Metric):
 
     def figures(self, protocol: Protocol) -> list[Figure]:
         """Prior and baseline; rate where there is a posterior; bits per dim where they exist."""
-        how = {**protocol, **self._draws()}
+        how = protocol.also(latents=self._draws)
         result = [*self._prior_figures(how), *self._rate_figures(how)]
         result.append(
-            self._per_image("distortion", self._distortion, "lower", {**how, "of": "-log p(x|z)"})
+            self._per_image("distortion", self._distortion, "lower", how.also(of="-log p(x|z)"))
         )
         # A point of continuous space has probability 0: the bound would be infinite.
         points = self.spec.kind == "continuous" and self.spec.deterministic
@@ -100,17 +100,18 @@ class TwoStageLikelihood(Metric):
     def _reference(self) -> str:
         return family_of(self.spec.posterior, self.spec.reference).prior_name
 
-    def _draws(self) -> Protocol:
+    @property
+    def _draws(self) -> str:
         if self.spec.kind == "codes":
-            return {"latents": "codes of the image (deterministic)"}
+            return "codes of the image (deterministic)"
         if self.spec.deterministic:
-            return {"latents": "points, in the autoencoder's own units"}
-        return {"latents": "one draw of q(z|x) per image, in the autoencoder's own units"}
+            return "points, in the autoencoder's own units"
+        return "one draw of q(z|x) per image, in the autoencoder's own units"
 
     def _prior_figures(self, how: Protocol) -> list[Figure]:
         continuous = self.spec.kind == "continuous"
         reference = self._reference if continuous else "uniform over the codes"
-        baseline = {**how, "baseline": reference}
+        baseline = how.also(baseline=reference)
         gain = self._baseline - self._prior
         result = [
             self._per_image("prior", self._prior, "lower", how),
@@ -122,7 +123,7 @@ class TwoStageLikelihood(Metric):
         per_code = 1.0 / (self.images * self.spec.tokens * math.log(2))
         bits, unit = self._prior * per_code, "bits per code"
         uniform = self._baseline * per_code
-        only = {**how, "comparable": "within one autoencoder only"}
+        only = how.also(comparable="within one autoencoder only")
         return [
             *result,
             Figure("prior_bits_per_code", bits, unit, "lower", self.images, only),
@@ -134,10 +135,10 @@ class TwoStageLikelihood(Metric):
             return []
         rate = self._posterior + self._prior
         normal = self._posterior + self._baseline
-        of = {"of": f"E_q[log q - log p_0], p_0 = {self._reference}"}
+        of = f"E_q[log q - log p_0], p_0 = {self._reference}"
         return [
-            self._per_image("rate", rate, "lower", {**how, "of": "E_q[log q - log p_prior]"}),
-            self._per_image("rate_baseline", normal, "none", {**how, **of}),
+            self._per_image("rate", rate, "lower", how.also(of="E_q[log q - log p_prior]")),
+            self._per_image("rate_baseline", normal, "none", how.also(of=of)),
         ]
 
     def _bits_per_dim(self, how: Protocol) -> Figure:
@@ -150,7 +151,7 @@ class TwoStageLikelihood(Metric):
             "bits per dim",
             "lower",
             self.images,
-            {**how, "bound": f"upper bound on -log2 p(x) / D: {bound}", "dims": self.image.dims},
+            how.also(bound=f"upper bound on -log2 p(x) / D: {bound}", dims=self.image.dims),
         )
 
     def _per_image(self, name: str, total: float, direction: Direction, how: Protocol) -> Figure:

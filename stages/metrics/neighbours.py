@@ -1,23 +1,14 @@
-"""Is it memorising? The nearest training images of each sample, and how near they are.
+"""The nearest training vectors of each sample: how near samples come to what the model was shown.
 
-A model that copies its training set has samples much nearer to training images than fresh test
-images are. In the features of the judge, by Euclidean distance,
-
-    ratio = median_samples(distance to nearest train) / median_test(distance to nearest train)
-
-About 1 for a model that generalises; towards 0 for one that copies; above 1 for samples off the
-data. (The comparison of Meehan et al. 2020, arXiv:2004.05675, reduced to its medians.)
-
-The training split is streamed past the queries, so memory does not grow with it.
+By Euclidean distance in features. The training split is streamed past the queries, so memory does
+not grow with it. What the distances say stands in `stages/metrics/memorisation.py`.
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stages.metrics.base import Figure, Protocol
-
-__all__ = ["NearestNeighbours", "memorisation_figure"]
+__all__ = ["NearestNeighbours"]
 
 
 class NearestNeighbours:
@@ -49,19 +40,3 @@ class NearestNeighbours:
         order = candidates.argsort(dim=1, stable=True)[:, : self.rows.shape[1]]
         self.distances = candidates.gather(1, order)
         self.rows = places.gather(1, order)
-
-
-def memorisation_figure(
-    samples: Float[Tensor, " samples"], test: Float[Tensor, " test"], protocol: Protocol
-) -> Figure:
-    """Ratio of the median distances to the nearest training image, samples over test images."""
-    # Test images that all recur in training would have distance 0.
-    usual = test.double().median().clamp_min(torch.finfo(torch.float32).eps)
-    ratio = samples.double().median() / usual
-    how = {
-        **protocol,
-        "distance": "Euclidean, in features",
-        "against": "the same distance of test images",
-        "test_n": len(test),
-    }
-    return Figure("neighbour_distance_ratio", ratio.item(), "1", "none", len(samples), how)

@@ -11,7 +11,7 @@ import torch
 
 from stages.core.intensities import from_pixels
 from stages.metrics.base import Figure, Metric, Observation, Protocol
-from stages.nn.lpips import LPIPS, resize_rule
+from stages.nn.lpips import LPIPS, SQUEEZENET, resize_rule
 
 __all__ = ["PerceptualSimilarity"]
 
@@ -44,11 +44,12 @@ class PerceptualSimilarity(Metric):
 
     def figures(self, protocol: Protocol) -> list[Figure]:
         """The mean distance."""
-        how = {
-            **protocol,
-            "network": "SqueezeNet 1.1, LPIPS v0.1",
-            "weights": self.network.checksums,
-            "resize": self.resize,
-        }
+        how = protocol.also(
+            extractor="SqueezeNet 1.1, LPIPS v0.1",
+            extractor_sha256=self.network.checksums.get(SQUEEZENET),
+            weights=dict(self.network.checksums),
+            resize=self.resize,
+            antialias=None if self.resize == "none" else False,
+        )
         mean = self.distance / self.count
         return [Figure("lpips_squeeze", mean, "1", "lower", self.count, how)]

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from stages.core.shapes import Pixels
 from stages.metrics.base import Figure, Metric, Observation, Protocol
+from stages.metrics.intervals import NORMAL, mean_interval
 
 __all__ = ["Reconstruction", "peak_signal_to_noise", "structural_similarity"]
 
@@ -42,6 +43,7 @@ class Reconstruction(Metric):
         self.numbers = 0
         self.squares = 0.0
         self.similarity = 0.0
+        self._of_images = {"mse": [0.0, 0.0], "ssim": [0.0, 0.0]}
         self.window = 0
 
     def update(self, seen: Observation) -> None:
@@ -49,37 +51,36 @@ class Reconstruction(Metric):
         difference = seen.images.int() - seen.reconstructions.int()
         # Sums of whole numbers: exact whatever the order.
         self.squares += difference.square().sum(dtype=torch.int64).item() / 255.0**2
-        self.similarity += structural_similarity(seen.images, seen.reconstructions).sum().item()
+        similarity = structural_similarity(seen.images, seen.reconstructions)
+        self.similarity += similarity.sum().item()
+        errors = difference.double().square().mean(dim=(1, 2, 3)) / 255.0**2
+        for name, values in (("mse", errors), ("ssim", similarity)):
+            self._of_images[name][0] += values.sum().item()
+            self._of_images[name][1] += values.square().sum().item()
         self.numbers += difference.numel()
         self.count += len(seen.images)
         self.window = window_size(*seen.images.shape[2:])
 
     def figures(self, protocol: Protocol) -> list[Figure]:
         """MSE, PSNR, SSIM."""
-        mse = self.squares / self.numbers
-        pixels = {**protocol, "intensities": "[0, 1] after rounding to 8 bits"}
-        window = {
-            "window": f"Gaussian, {self.window} pixels, sigma {window_sigma(self.window):.3f}",
-            "positions": "where the window lies inside the image",
-        }
+        n, mse = self.count, self.squares / self.numbers
+        pixels = protocol.also(intensities="[0, 1] after rounding to 8 bits", interval=NORMAL)
+        pooled = pixels.also(pooling="of the mean MSE over all images")
+        windowed = pixels.also(
+            window=f"Gaussian, {self.window} pixels, sigma {window_sigma(self.window):.3f}",
+            positions="where the window lies inside the image",
+        )
+        ssim, psnr = self.similarity / n, peak_signal_to_noise(mse, self.numbers)
+        of_mse = mean_interval(*self._of_images["mse"], n)
+        of_ssim = mean_interval(*self._of_images["ssim"], n)
+        of_psnr = None
+        if of_mse is not None:
+            high, low = (peak_signal_to_noise(end, self.numbers) for end in of_mse)
+            of_psnr = low, high
         return [
-            Figure("mse", mse, "squared intensity in [0, 1]", "lower", self.count, pixels),
-            Figure(
-                "psnr",
-                peak_signal_to_noise(mse, self.numbers),
-                "dB",
-                "higher",
-                self.count,
-                {**pixels, "pooling": "of the mean MSE over all images"},
-            ),
-            Figure(
-                "ssim",
-                self.similarity / self.count,
-                "1",
-                "higher",
-                self.count,
-                {**pixels, **window},
-            ),
+            Figure("mse", mse, "squared intensity in [0, 1]", "lower", n, pixels, of_mse),
+            Figure("psnr", psnr, "dB", "higher", n, pooled, of_psnr),
+            Figure("ssim", ssim, "1", "higher", n, windowed, of_ssim),
         ]
 
 

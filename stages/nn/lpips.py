@@ -29,7 +29,7 @@ from stages.core.artifacts import file_sha256
 from stages.core.errors import ParamsError
 from stages.core.shapes import Images, ImageShape
 
-__all__ = ["LPIPS", "LPIPS_FILES", "network_size", "open_lpips", "resize_rule"]
+__all__ = ["LPIPS", "LPIPS_FILES", "SQUEEZENET", "network_size", "open_lpips", "resize_rule"]
 
 SQUEEZENET, LINEAR = "squeezenet1_1.pth", "squeeze.pth"
 LPIPS_FILES: dict[str, tuple[str, ...]] = {

@@ -29,6 +29,7 @@ FLOORS = {
     "encoding": 5,
     "sampling": 5,
     "evaluation": 5,
+    "comparing": 5,
 }
 PROGRAMS = 6
 

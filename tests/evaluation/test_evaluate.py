@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
-from stages.core.artifacts import new_artifact, open_artifact
+from stages.core.artifacts import file_sha256, new_artifact, open_artifact
 from stages.core.errors import ArtifactError
 from stages.evaluate import INPUTS, Params, evaluate
 from stages.evaluation.judgement import judge_line
 from stages.evaluation.line import open_line
 from stages.evaluation.options import EvaluateOptions
+from stages.metrics.protocol import Protocol, SamplerRecord
 from tests.evaluation.tiny_line import (
     CODES,
     CONTINUOUS,
@@ -97,15 +98,18 @@ continuous = pytest.mark.parametrize("line", ["continuous"], indirect=True)
 @every
 def test_every_figure_is_finite_and_says_how_it_was_taken(line: Path) -> None:
     figures = evaluated(line)
+    reference = file_sha256(line / "data/prepared/test/images.npy")
     assert {"mse", "psnr", "ssim", "prior_nats", "neighbour_distance_ratio"} <= figures.keys()
     for name, figure in figures.items():
         assert figure["name"] == name and math.isfinite(figure["value"])
         assert figure["direction"] in ("lower", "higher", "none") and figure["unit"]
         expected = {"samples": SAMPLING["count"], "training split": COUNTS["train"]}
         assert figure["n"] == expected.get(figure["protocol"]["images"], COUNTS["test"]) or (
-            name == "neighbour_distance_ratio" and figure["n"] == OPTIONS["neighbour_queries"]
+            name in ("neighbour_distance_ratio", "near_copy_share")
+            and figure["n"] == OPTIONS["neighbour_queries"]
         )
-        assert {"reference_split", "rounding", "resize"} <= figure["protocol"].keys()
+        assert Protocol.from_json(figure["protocol"]).to_json() == figure["protocol"]
+        assert figure["protocol"]["reference_sha256"] == reference
     flat = json.loads((line / "data/metrics/metrics.json").read_text())
     assert flat == {name: figure["value"] for name, figure in figures.items()}
 
@@ -125,9 +129,9 @@ def test_codes_with_classes(line: Path) -> None:
     } <= figures.keys()
     assert figures["prior_baseline_bits_per_code"]["value"] == pytest.approx(math.log2(7))
     protocol = figures["frechet_classifier"]["protocol"]
-    assert protocol["sampler"] == SAMPLING
-    assert protocol["extractor_digest"] == open_artifact(line / "data/judge", "judge").digest
-    assert protocol["extractor_test_accuracy"] == 0.5
+    assert protocol["sampler"] == SamplerRecord.of(SAMPLING).__dict__ | {"classes": []}
+    assert protocol["extractor_sha256"] == open_artifact(line / "data/judge", "judge").digest
+    assert protocol["found"]["extractor_test_accuracy"] == 0.5
     table = pd.read_csv(line / "data/metrics/per_class.csv")
     assert list(table["name"]) == NAMES
     assert table["samples_images"].sum() == SAMPLING["count"]
@@ -156,23 +160,24 @@ def test_points_under_a_density_get_no_bits(line: Path) -> None:
 @pytest.mark.parametrize("line", ["positive"], indirect=True)
 def test_latents_of_another_family_are_judged_by_theirs(line: Path) -> None:
     figures = evaluated(line, iwae_draws=1)
-    assert figures["kl"]["protocol"]["against"] == "Gamma(2, rate 0.5)"
+    assert figures["kl"]["protocol"]["details"]["against"] == "Gamma(2, rate 0.5)"
     assert figures["prior_gain_nats"]["value"] == pytest.approx(0, abs=1e-3)
     assert "total_bits_per_dim" not in figures and "iwae_bits_per_dim" not in figures
     protocol = figures["iwae_nats"]["protocol"]
-    assert protocol["likelihood"] == {"kind": "bernoulli", "binarise": "dynamic"}
-    assert protocol["p(z)"] == "the first stage's own, Gamma(2, rate 0.5)"
-    assert "target" in protocol and protocol["draws"] == 1 and protocol["seed"] == 3
+    details = protocol["details"]
+    assert details["likelihood"] == {"kind": "bernoulli", "binarise": "dynamic"}
+    assert details["latent_prior"] == "the first stage's own, Gamma(2, rate 0.5)"
+    assert "target" in details and details["draws"] == 1 and protocol["seed"] == 3
 
 
 @continuous
 def test_bounds_by_importance_weights(line: Path) -> None:
     figures = evaluated(line, iwae_draws=3, iwae_prior_draws=3, iwae_images=5)
     own, learned = figures["iwae_nats"], figures["two_stage_iwae_nats"]
-    assert own["n"] == 5 and own["protocol"]["draws"] == 3
+    assert own["n"] == 5 and own["protocol"]["details"]["draws"] == 3
     # The prior is the first stage's own, and so are the draws.
     assert learned["value"] == pytest.approx(own["value"], rel=1e-5)
-    assert learned["protocol"]["p(z)"] == "the second stage's"
+    assert learned["protocol"]["details"]["latent_prior"] == "the second stage's"
     assert own["value"] < figures["elbo_nats"]["value"]
     bits = figures["iwae_bits_per_dim"]["value"]
     assert bits == pytest.approx(own["value"] / (96 * math.log(2)))
@@ -201,8 +206,16 @@ def test_equal_lines_give_equal_bytes_and_everything_is_logged(line: Path) -> No
     assert open_artifact(line / "data/metrics", "metrics").digest == first.digest
     assert run.tracker.metrics == json.loads((line / "data/metrics/metrics.json").read_text())
     pictures = {"reconstructions.png", "samples.png", "neighbours.png", "latents.png"}
-    assert pictures | {"report.html", "figures.json"} == set(run.tracker.files)
+    pictures |= {"neighbour_distances.png"}
+    logged = {"report.html", "figures.json", "params.json"}
+    assert pictures | logged == set(run.tracker.files)
     assert pictures < first.files.keys()
+    headline = Protocol.from_json(json.loads(run.tracker.tags["protocol.frechet_classifier"]))
+    assert headline.sampler == SamplerRecord.of(SAMPLING)
+    assert run.tracker.tags["memorisation"] == "no sign"
+    report = (line / "data/metrics/report.html").read_text()
+    copy = (run.work / "report.html").read_text()
+    assert "http://tracker.example/#/experiments/7/runs/a1" in copy and "http" not in report
 
 
 @codes
@@ -229,6 +242,24 @@ def test_a_sample_copied_from_training_is_found(line: Path) -> None:
 
 
 @codes
+def test_a_line_that_copies_is_accused_everywhere(
+    line: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = open_artifact(line / "data/samples", "samples")
+    train = np.load(line / "data/prepared/train/images.npy")
+    table = pd.read_parquet(line / "data/samples/samples.parquet")
+    with new_artifact(line / "data/samples", "samples", artifact.about) as building:
+        np.save(building / "images.npy", train[: len(table)])
+        table.to_parquet(building / "samples.parquet")
+    run = run_of("evaluate", line, *INPUTS)
+    evaluate(params(), run)
+    assert run.tracker.tags["memorisation"] == "suspected"
+    assert "Copies suspected: 9 of 9 samples" in capsys.readouterr().err
+    report = (line / "data/metrics/report.html").read_text()
+    assert 'class="verdict alarm"' in report and "Copies suspected" in report
+
+
+@codes
 def test_parts_that_do_not_belong_together_are_refused(line: Path) -> None:
     before = open_artifact(line / "data/prior", "prior").digest
     torch.manual_seed(99)
@@ -246,8 +277,10 @@ def test_the_report_holds_everything_and_loads_nothing(line: Path) -> None:
     report = (line / "data/metrics/report.html").read_text()
     for name, figure in figures.items():
         assert f'id="{name}"' in report and repr(float(figure["value"])) in report
-    for source in re.findall(r'(?:src|href)="([^"]*)"', report):
+    for source in re.findall(r'src="([^"]*)"', report):
         assert source.startswith("data:image/png;base64,")
+    for target in re.findall(r'href="([^"]*)"', report):
+        assert target.startswith("#") and f'id="{target[1:]}"' in report
     assert "http" not in report and "<script" not in report and "@import" not in report
     assert all(re.findall(r'<img [^>]*alt="[^"]+"', report))
     shown = {path.name for path in (line / "data/metrics").glob("*.png")}

@@ -10,6 +10,7 @@ from stages.evaluation.factors import judge_factors, represent_split
 from stages.stores.latent_format import LatentHeader
 from stages.stores.latents import LatentSplit
 from stages.stores.prepared import PreparedSplit
+from tests.metrics.examples import PROTOCOL
 
 NAMES = ("mig", "factor_vae_score", "beta_vae_score", "dci_disentanglement")
 NAMES += ("dci_completeness", "dci_informativeness", "sap")
@@ -87,7 +88,7 @@ def test_rows_of_latents_meet_their_images_in_own_units() -> None:
 def test_a_split_with_one_latent_per_factor_has_all_figures() -> None:
     known = factors()
     split = latents(own_means(known))
-    found = judge_factors(images(known), split, COUNT, 3, {"reference_split": "test"})
+    found = judge_factors(images(known), split, COUNT, 3, PROTOCOL)
     assert found is not None
     figures = {figure.name: figure for figure in found.figures}
     assert tuple(figures) == NAMES
@@ -96,10 +97,10 @@ def test_a_split_with_one_latent_per_factor_has_all_figures() -> None:
     for figure in found.figures:
         assert figure.value == pytest.approx(expected[figure.name])
         assert (figure.direction, figure.n) == ("higher", COUNT)
-        assert figure.protocol["reference_split"] == "test"
-        assert figure.protocol["factors"] == {"shape": 3, "scale": 4, "x": 5}
-        assert figure.protocol["seed"] == 3
-    assert figures["mig"].protocol["bins"] == "20 of equal width per latent"
+        assert figure.protocol.reference_split == "test"
+        assert figure.protocol.details["factors"] == {"shape": 3, "scale": 4, "x": 5}
+        assert figure.protocol.seed == 3
+    assert figures["mig"].protocol.details["bins"] == "20 of equal width per latent"
     table = found.table.set_index("factor")
     assert table["best_latent"].to_dict() == {"shape": 4, "scale": 0, "x": 3}
     assert table["ordered"].to_dict() == {"shape": False, "scale": True, "x": True}
@@ -110,7 +111,7 @@ def test_a_split_with_one_latent_per_factor_has_all_figures() -> None:
 def test_trap_samples_instead_of_means() -> None:
     known = factors()
     certain, vague = (
-        judge_factors(images(known), latents(own_means(known), spread), COUNT, 0, {})
+        judge_factors(images(known), latents(own_means(known), spread), COUNT, 0, PROTOCOL)
         for spread in (-20.0, 3.0)
     )
     assert certain is not None and vague is not None
@@ -121,7 +122,7 @@ def test_trap_shape_left_out() -> None:
     known = factors()
     means = own_means(known)
     means[:, 2] = 0
-    found = judge_factors(images(known), latents(means), COUNT, 0, {})
+    found = judge_factors(images(known), latents(means), COUNT, 0, PROTOCOL)
     assert found is not None
     assert found.figures[0].value == pytest.approx(2 / 3)
     assert list(found.table["factor"]) == ["shape", "scale", "x"]
@@ -149,4 +150,4 @@ def test_a_bounded_number_of_images_is_drawn_by_the_seed() -> None:
 )
 def test_where_scores_have_no_meaning_there_are_none(known, changes, limit) -> None:
     split = latents(own_means(factors()), **changes)
-    assert judge_factors(images(known), split, limit, 0, {}) is None
+    assert judge_factors(images(known), split, limit, 0, PROTOCOL) is None

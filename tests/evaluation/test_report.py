@@ -1,7 +1,7 @@
 import pytest
 
 from stages.evaluation.observe import evenly_spaced
-from stages.evaluation.report import format_value
+from stages.evaluation.page import format_value
 
 
 @pytest.mark.parametrize(

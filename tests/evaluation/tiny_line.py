@@ -104,15 +104,18 @@ class Record(Tracker):
     def __init__(self) -> None:
         self.metrics: dict[str, float] = {}
         self.files: list[str] = []
+        self.tags: dict[str, str] = {}
 
     def _append(self, kind: str, file: Path | None = None, **fields: Any) -> None:
         self.metrics |= fields.get("metrics", {})
+        if kind == "tag":
+            self.tags[fields["name"]] = fields["value"]
         if file is not None:
             assert file.is_file()
             self.files.append(file.name)
 
     def identity(self) -> dict[str, Any]:
-        return {}
+        return {"run_id": "a1", "experiment_id": "7", "tracking_uri": "http://tracker.example"}
 
     def close(self, status: str) -> None:
         return None

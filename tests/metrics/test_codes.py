@@ -5,6 +5,7 @@ import torch
 
 from stages.metrics.base import Figure, Observation
 from stages.metrics.codes import CodeUsage
+from tests.metrics.examples import PROTOCOL
 
 
 def figures(*batches: torch.Tensor, num_codes: int) -> dict[str, Figure]:
@@ -13,7 +14,7 @@ def figures(*batches: torch.Tensor, num_codes: int) -> dict[str, Figure]:
         pixels = torch.zeros(len(codes), 1, 2, 3, dtype=torch.uint8)
         nothing = torch.zeros(len(codes))
         metric.update(Observation(pixels, pixels, nothing, nothing, codes=codes))
-    return {figure.name: figure for figure in metric.figures({"reference_split": "test"})}
+    return {figure.name: figure for figure in metric.figures(PROTOCOL)}
 
 
 def test_a_uniform_histogram_amounts_to_all_codes() -> None:
@@ -35,8 +36,4 @@ def test_batches_do_not_matter_and_the_protocol_says_what_was_counted() -> None:
     whole = figures(codes, num_codes=9)
     assert figures(codes[:3], codes[3:], num_codes=9) == whole
     assert whole["code_usage"].n == 7
-    assert whole["code_usage"].protocol == {
-        "reference_split": "test",
-        "num_codes": 9,
-        "counted": 42,
-    }
+    assert whole["code_usage"].protocol == PROTOCOL.also(num_codes=9, counted=42)

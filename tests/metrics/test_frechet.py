@@ -3,6 +3,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from stages.metrics.frechet import FeatureMoments, frechet_distance, frechet_figure
+from tests.metrics.examples import PROTOCOL
 
 random = torch.Generator().manual_seed(0)
 
@@ -85,6 +86,7 @@ def test_few_images_look_further_away_than_they_are() -> None:
 
 def test_the_figure_names_both_counts() -> None:
     figure = frechet_figure(
-        "frechet_classifier", moments(torch.zeros(3, 2)), moments(torch.zeros(5, 2)), {"seed": 1}
+        "frechet_classifier", moments(torch.zeros(3, 2)), moments(torch.zeros(5, 2)), PROTOCOL
     )
-    assert (figure.n, figure.protocol["reference_n"], figure.protocol["seed"]) == (3, 5, 1)
+    assert (figure.n, figure.protocol.reference_n) == (3, 5)
+    assert figure.protocol.resize == PROTOCOL.resize

@@ -17,6 +17,7 @@ from stages.likelihoods.gaussian import Gaussian, GaussianOptions
 from stages.metrics.importance import ImportanceBound, fixed_targets, two_stage_log_weights
 from stages.nn.distributions import DiagonalGaussian
 from stages.priors.reference import ReferenceOptions, ReferencePrior
+from tests.metrics.examples import PROTOCOL
 
 IMAGE = ImageShape(1, 1, 3)
 SIGMA = 0.5
@@ -80,7 +81,9 @@ def bound(weigh, draws, *batches, seed=0):
     found, generator = ImportanceBound(weigh, draws), stream(seed)
     for images in batches:
         found.add(images, None, generator)
-    return {figure.name: figure for figure in found.figures("", IMAGE, False, {"seed": seed})}
+    return {
+        figure.name: figure for figure in found.figures("", IMAGE, False, PROTOCOL.also(seed=seed))
+    }
 
 
 @pytest.mark.parametrize("draws", [1, 3])
@@ -92,7 +95,7 @@ def test_with_the_true_posterior_every_weight_is_the_likelihood(draws):
     assert found["elbo_nats"].value == pytest.approx(expected, rel=1e-5)
     assert found["iwae_nats"].n == 11
     spread = exact(images).std(correction=0).item() / 11**0.5
-    error = found["iwae_nats"].protocol["standard_error_over_images"]
+    error = found["iwae_nats"].protocol.found["standard_error_over_images"]
     assert error == pytest.approx(spread, rel=1e-4)
 
 
@@ -102,7 +105,7 @@ def test_the_bound_tightens_with_draws_and_never_crosses_the_truth():
     model, truth = LinearGaussian(displaced=0.3, widened=-0.7), exact(some_images(1)).item()
     found = [bound(model.log_weights, draws, images) for draws in (1, 4, 16, 64)]
     values = [f["iwae_nats"].value for f in found]
-    errors = [f["iwae_nats"].protocol["standard_error_over_images"] for f in found]
+    errors = [f["iwae_nats"].protocol.found["standard_error_over_images"] for f in found]
     for looser, tighter, a, b in zip(values, values[1:], errors, errors[1:], strict=False):
         assert looser - tighter > 5 * math.hypot(a, b)
     assert values[-1] > truth - 5 * errors[-1]
@@ -120,7 +123,7 @@ def test_one_draw_is_the_evidence_lower_bound():
     difference = true.log_variance - q.log_variance
     gap = 0.5 * (ratio / true.log_variance.exp() + difference - 1).sum().item()
     expected = exact(images[:1]).item() + gap
-    error = 5 * found["iwae_nats"].protocol["standard_error_over_images"]
+    error = 5 * found["iwae_nats"].protocol.found["standard_error_over_images"]
     assert found["elbo_nats"].value == pytest.approx(expected, abs=error)
 
 
@@ -183,7 +186,7 @@ def test_a_prior_that_is_better_gives_a_better_bound():
     found = bound(weigh, draws, images.expand(2000, -1, -1, -1))["iwae_nats"]
     covariance = 4 * LOADINGS @ LOADINGS.T + SIGMA**2 * torch.eye(3)
     truth = -MultivariateNormal(torch.zeros(3), covariance).log_prob(images.flatten(1)).item()
-    error = 5 * found.protocol["standard_error_over_images"]
+    error = 5 * found.protocol.found["standard_error_over_images"]
     # The bound lies above the truth by half the relative variance of the mean weight.
     with torch.no_grad():
         ratios = (weigh(images.expand(2000, -1, -1, -1), None, 2, stream(5)) + truth).exp()
@@ -196,8 +199,8 @@ def test_a_prior_that_is_better_gives_a_better_bound():
 def test_bits_per_dim_only_of_probabilities():
     found = ImportanceBound(LinearGaussian().log_weights, 2)
     found.add(some_images(4), None, stream())
-    assert [f.name for f in found.figures("", IMAGE, False, {})] == ["iwae_nats", "elbo_nats"]
-    nats, _, bits = found.figures("two_stage_", IMAGE, True, {})
+    assert [f.name for f in found.figures("", IMAGE, False, PROTOCOL)] == ["iwae_nats", "elbo_nats"]
+    nats, _, bits = found.figures("two_stage_", IMAGE, True, PROTOCOL)
     assert bits.name == "two_stage_iwae_bits_per_dim"
     assert bits.value == pytest.approx(nats.value / (3 * math.log(2)))
 

@@ -8,6 +8,7 @@ from stages.metrics.base import Figure, Observation
 from stages.metrics.latents import LatentActivity
 from stages.nn.distributions import DiagonalGaussian
 from stages.nn.posteriors import FactorizedPosterior, family_of
+from tests.metrics.examples import PROTOCOL
 
 SPEC = LatentSpec("continuous", grid_height=1, grid_width=3, channels=2, scale=0.5)
 POINTS = LatentSpec("continuous", grid_height=1, grid_width=3, channels=2, deterministic=True)
@@ -24,7 +25,7 @@ def figures(mean: torch.Tensor, log_variance: torch.Tensor | None, *cuts: int) -
         metric.update(
             Observation(pixels, pixels, nothing, nothing, latents=mean[rows], posterior=posterior)
         )
-    return {figure.name: figure for figure in metric.figures({})}
+    return {figure.name: figure for figure in metric.figures(PROTOCOL)}
 
 
 def test_constructed_posteriors_have_the_activity_they_were_given() -> None:
@@ -71,9 +72,9 @@ def test_activity_is_relative_to_the_variance_of_the_prior() -> None:
     pixels, nothing = torch.zeros(8, 1, 4, 5, dtype=torch.uint8), torch.zeros(8)
     metric = LatentActivity(spec)
     metric.update(Observation(pixels, pixels, nothing, nothing, latents=mean, posterior=posterior))
-    found = {figure.name: figure for figure in metric.figures({})}
+    found = {figure.name: figure for figure in metric.figures(PROTOCOL)}
     assert found["active_units"].value == 3
-    assert found["kl"].protocol["against"] == "Beta(1, 1)"
+    assert found["kl"].protocol.details["against"] == "Beta(1, 1)"
     expected = posterior.kl_per_number().mean().item()
     assert found["kl_per_dimension"].value == pytest.approx(expected)
 

@@ -10,6 +10,7 @@ from stages.metrics.base import Figure, Observation
 from stages.metrics.likelihood import TwoStageLikelihood, own_units, reference_log_prob
 from stages.nn.distributions import DiagonalGaussian
 from stages.nn.posteriors import FactorizedPosterior, family_of
+from tests.metrics.examples import PROTOCOL
 
 IMAGE = ImageShape(1, 2, 3)
 CODES = LatentSpec("codes", grid_height=1, grid_width=2, num_codes=4)
@@ -20,7 +21,7 @@ random = torch.Generator().manual_seed(0)
 def figures(metric: TwoStageLikelihood, *batches: Observation) -> dict[str, Figure]:
     for batch in batches:
         metric.update(batch)
-    return {figure.name: figure for figure in metric.figures({})}
+    return {figure.name: figure for figure in metric.figures(PROTOCOL)}
 
 
 def observed(log_prior: torch.Tensor, distortion: torch.Tensor, **latents: object) -> Observation:
@@ -193,7 +194,7 @@ def test_the_baseline_is_the_prior_of_the_posteriors_family(
     seen = observed(own_units(stored, spec), torch.zeros(4000), latents=latents, posterior=q)
     found = figures(TwoStageLikelihood(spec, IMAGE, discretized=False), seen)
     assert found["prior_gain_nats"].value == pytest.approx(0, abs=1e-9)
-    assert found["prior_baseline_nats"].protocol["baseline"] == name
+    assert found["prior_baseline_nats"].protocol.details["baseline"] == name
     # The rate is the closed-form KL on average; five standard errors.
     spread = (q.log_prob(latents) - expected).std().item() / math.sqrt(4000)
     kl = q.kl_per_number().sum(dim=(1, 2, 3)).mean().item()

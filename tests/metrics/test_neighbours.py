@@ -1,7 +1,6 @@
-import pytest
 import torch
 
-from stages.metrics.neighbours import NearestNeighbours, memorisation_figure
+from stages.metrics.neighbours import NearestNeighbours
 
 random = torch.Generator().manual_seed(0)
 
@@ -37,9 +36,3 @@ def test_fewer_vectors_than_neighbours_leave_gaps() -> None:
     found = stream(torch.zeros(2, 3), torch.ones(1, 3))
     assert found.rows.tolist() == [[0, -1, -1]] * 2
     assert torch.isinf(found.distances[:, 1:]).all()
-
-
-def test_copies_are_near_zero_and_fresh_images_near_one() -> None:
-    test = torch.rand(101, generator=random) + 1
-    assert memorisation_figure(test, test, {}).value == pytest.approx(1)
-    assert memorisation_figure(test * 0, test, {}).value == 0

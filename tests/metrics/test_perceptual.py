@@ -4,6 +4,7 @@ import torch
 from stages.core.intensities import from_pixels
 from stages.metrics.base import Observation
 from stages.metrics.perceptual import PerceptualSimilarity
+from tests.metrics.examples import PROTOCOL
 from tests.nn.lpips_files import random_lpips
 
 
@@ -17,7 +18,7 @@ def figure(network, *batches):
     for images, others in batches:
         nothing = torch.zeros(len(images))
         metric.update(Observation(images, others, nothing, nothing))
-    [found] = metric.figures({"reference_split": "test", "resize": "none"})
+    [found] = metric.figures(PROTOCOL)
     return found
 
 
@@ -41,6 +42,6 @@ def test_the_protocol_says_with_what_and_at_which_size():
     network.checksums = {"squeeze.pth": "abc"}
     found = figure(network, (pixels(2, 0), pixels(2, 1)))
     assert (found.name, found.direction) == ("lpips_squeeze", "lower")
-    assert found.protocol["weights"] == {"squeeze.pth": "abc"}
-    assert found.protocol["resize"] == "bilinear, 20x24 to 64x77 (shorter side 64)"
-    assert found.protocol["reference_split"] == "test"
+    assert found.protocol.details["weights"] == {"squeeze.pth": "abc"}
+    assert found.protocol.resize == "bilinear, 20x24 to 64x77 (shorter side 64)"
+    assert found.protocol.antialias is False and found.protocol.reference_n == 17

@@ -11,6 +11,7 @@ from stages.metrics.reconstruction import (
     window_sigma,
     window_size,
 )
+from tests.metrics.examples import PROTOCOL
 
 random = torch.Generator().manual_seed(0)
 
@@ -25,7 +26,7 @@ def values(*batches: tuple[torch.Tensor, torch.Tensor]) -> dict[str, float]:
     for images, reconstructions in batches:
         nothing = torch.zeros(len(images))
         metric.update(Observation(images, reconstructions, nothing, nothing))
-    return {figure.name: figure.value for figure in metric.figures({})}
+    return {figure.name: figure.value for figure in metric.figures(PROTOCOL)}
 
 
 def test_a_constant_error_has_known_mse_and_psnr() -> None:
