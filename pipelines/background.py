@@ -19,6 +19,7 @@ from typing import final
 import psutil
 
 from pipelines.servers import Server, start
+from stages.core.errors import LatentlineError
 
 __all__ = ["TOKEN", "Background", "Note", "end_all"]
 
@@ -26,6 +27,7 @@ TOKEN = "LATENTLINE_SERVER"
 """Variable that holds the token."""
 GRACE_SECONDS = 25.0
 """Between SIGTERM and SIGKILL: a flow run gives its stage 20 s to save a checkpoint."""
+HOPELESS_SECONDS = 60.0
 SAME_START_SECONDS = 2.0
 """The system's clock may be set meanwhile, and start times move with it."""
 POLL_SECONDS = 0.1
@@ -133,11 +135,16 @@ def end_all(find: Callable[[], list[psutil.Process]], grace: float = GRACE_SECON
 
     Returns:
         How many there were.
+
+    Raises:
+        LatentlineError: If one does not even end by SIGKILL: it waits for a device, or is not ours.
     """
     told: set[int] = set()
     deadline = time.monotonic() + grace
     while left := find():
         patient = time.monotonic() < deadline
+        if time.monotonic() > deadline + HOPELESS_SECONDS:
+            raise LatentlineError(f"processes {[each.pid for each in left]} do not end by SIGKILL")
         for process in left:
             try:
                 # psutil refuses if the process id meanwhile belongs to another process.

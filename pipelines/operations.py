@@ -29,7 +29,7 @@ def add_operations(commands: Any) -> None:
     again.add_argument("run_id", metavar="RUN_ID", help="MLflow's, of the line")
     better = commands.add_parser("promote", help="newest line the champion, if it is better")
     better.set_defaults(command=_promote)
-    better.add_argument("--metric", default="frechet_classifier", help="figure to compare")
+    better.add_argument("--metric", default="class_accuracy", help="figure that has an interval")
     better.add_argument("--champion", default="champion", metavar="ALIAS")
     better.add_argument("--dry-run", action="store_true", help="only say what would be done")
     look = commands.add_parser("status", help="what of it is up; exit status 0 if all is")

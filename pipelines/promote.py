@@ -24,7 +24,8 @@ class PromoteConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     metric: str = Field(
-        default="frechet_classifier", description="Figure to compare: a name in figures.json."
+        default="class_accuracy",
+        description="Figure to compare: a name in figures.json that has an interval.",
     )
     champion: str = Field(default="champion", description="Alias in MLflow's registry.")
     model: str = Field(default="latentline", description="Registered model that has the alias.")

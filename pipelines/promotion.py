@@ -29,6 +29,7 @@ from stages.core.store import experiment_name, opened_store, run_url, tracking_u
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking.client import MlflowClient
+
     from stages.metrics.figure import Figure
 
 __all__ = ["Decision", "decide", "promote_newest"]

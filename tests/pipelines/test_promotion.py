@@ -12,27 +12,26 @@ from mlflow.tracking.client import MlflowClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from pipelines.promote import PromoteConfig, promote
-from pipelines.promotion import Decision, Judged, decide, promote_newest, unlike
+from pipelines.promotion import Decision, decide, promote_newest
 from stages.core.errors import ArtifactError
 from stages.core.store import open_experiment, opened_store, tracking_uri
+from stages.metrics.figure import Direction, Figure
+from stages.metrics.protocol import SamplerRecord
+from tests.metrics.examples import PROTOCOL
 from tests.pipelines.test_two_stage import page
 
-PROTOCOL = {
-    "images": "samples",
-    "reference_sha256": "abc",
-    "sampler": {"count": 60, "settings": {"top_k": 0}},
-    "details": {"interval": "95 % bootstrap"},
-    "parts": {"prior": "p1"},
-    "found": {"clipped": 3},
-}
+SAMPLED = PROTOCOL.also(
+    sampler=SamplerRecord(12, 0, (), 1.0, 1.0, "mean", {"top_k": 0}),
+    parts={"prior": "ab" * 32},
+    interval="95 % bootstrap",
+)
 
 
-def judged(
-    low: float, high: float, *, direction: str = "lower", protocol: Any = None, **changes: Any
-) -> Judged:
-    entry = {"value": (low + high) / 2, "unit": "1", "direction": direction, "n": 60}
-    rest = {"interval": (low, high), "protocol": protocol or PROTOCOL}
-    return Judged.model_validate(entry | rest | changes)
+def figure(low: float, high: float, *, direction: Direction = "lower", **changes: Any) -> Figure:
+    n = changes.pop("n", 60)
+    interval = changes.pop("interval", (low, high))
+    protocol = SAMPLED.also(**changes)
+    return Figure("frechet", (low + high) / 2, "1", direction, n, protocol, interval)
 
 
 @pytest.mark.parametrize(
@@ -48,47 +47,41 @@ def judged(
 def test_intervals_must_not_meet(
     newest: tuple[float, float], champion: tuple[float, float], lower: bool, higher: bool
 ) -> None:
-    for direction, wanted in (("lower", lower), ("higher", higher)):
-        of_new = judged(*newest, direction=direction)
-        assert decide("m", of_new, judged(*champion, direction=direction))[0] is wanted
+    wanted: dict[Direction, bool] = {"lower": lower, "higher": higher}
+    for direction, better in wanted.items():
+        of_new = figure(*newest, direction=direction)
+        assert decide(of_new, figure(*champion, direction=direction))[0] is better
 
 
 def test_no_two_lines_beat_each_other_and_the_order_has_no_circles() -> None:
     draw = random.Random(3)
-    lines = [judged(low := draw.random(), low + 0.3 * draw.random()) for _ in range(14)]
-    beats = {
-        (i, j) for i, a in enumerate(lines) for j, b in enumerate(lines) if decide("m", a, b)[0]
-    }
+    lines = [figure(low := draw.random(), low + 0.3 * draw.random()) for _ in range(14)]
+    beats = {(i, j) for i, a in enumerate(lines) for j, b in enumerate(lines) if decide(a, b)[0]}
     assert beats
     assert not any((j, i) in beats for i, j in beats)
     assert all((i, k) in beats for i, j in beats for j2, k in beats if j == j2)
 
 
-def test_unlike_protocols_are_named() -> None:
-    same = {**PROTOCOL, "parts": {"prior": "p2"}, "found": {}}
-    assert unlike(judged(1, 2), judged(3, 4, protocol=same)) == []
-    other = {
-        **PROTOCOL,
-        "reference_sha256": "abd",
-        "sampler": {"count": 60, "settings": {"top_k": 5}},
-    }
-    assert unlike(judged(1, 2), judged(3, 4, protocol=other, n=50)) == [
-        "n: 60 and 50",
-        "reference_sha256: abc and abd",
-        "sampler.settings.top_k: 0 and 5",
-    ]
-    with pytest.raises(ArtifactError, match=r"differ in .*reference_sha256: abc and abd"):
-        decide("m", judged(1, 2), judged(3, 4, protocol=other))
+def test_unlike_protocols_are_refused_by_name() -> None:
+    assert decide(figure(1, 2), figure(3, 4, parts={"prior": "cd" * 32}, found={"a": 1}))[0]
+    with pytest.raises(
+        ArtifactError, match=r"differ in n: 60 \| 50; reference_n: 17 \| 16\. Judge"
+    ):
+        decide(figure(1, 2), figure(3, 4, n=50, reference_n=16))
+    cooler = SamplerRecord(12, 0, (), 0.5, 1.0, "mean", {"top_k": 0})
+    better, why = decide(figure(1, 2), figure(3, 4, sampler=cooler))
+    assert better
+    assert "drawn otherwise: sampler.temperature: 1.0 | 0.5" in why
 
 
 def test_without_interval_or_direction_nothing_is_decided() -> None:
-    without = judged(1, 2, interval=None)
-    assert decide("m", without, None)[0]
-    for pair in ((without, judged(3, 4)), (judged(1, 2), without)):
+    without = figure(1, 2, interval=None)
+    assert decide(without, None)[0]
+    for pair in ((without, figure(3, 4)), (figure(1, 2), without)):
         with pytest.raises(ArtifactError, match="must have a confidence interval"):
-            decide("m", *pair)
+            decide(*pair)
     with pytest.raises(ArtifactError, match="direction is 'none'"):
-        decide("m", judged(1, 2, direction="none"), None)
+        decide(figure(1, 2, direction="none"), None)
 
 
 class Registry:
@@ -102,7 +95,7 @@ class Registry:
             self.experiment = open_experiment(client, self.uri, "latentline", root)
         self._count = 0
 
-    def line(self, figure: Judged | None, **tags: str) -> str:
+    def line(self, figure: Figure | None, **tags: str) -> str:
         self._count += 1
         own = {"mlflow.source.name": "pipelines", "stage.evaluate": "executed", "dvc.rev": "c1"}
         # Later lines start later, also within one millisecond.
@@ -110,7 +103,7 @@ class Registry:
             self.experiment, start_time=1_000 * self._count, tags={**own, **tags}
         )
         if figure is not None:
-            text = json.dumps({"frechet": figure.model_dump(mode="json")})
+            text = json.dumps({"frechet": figure.to_json()})
             self.client.log_text(run.info.run_id, text, "figures.json")
         self.client.set_terminated(run.info.run_id)
         return str(run.info.run_id)
@@ -133,14 +126,14 @@ def test_the_registry_follows_improvements_only(
     registry = Registry(tmp_path)
     with pytest.raises(ArtifactError, match="must hold a finished line with figures"):
         registry.promote()
-    first = registry.line(judged(0.5, 0.7))
+    first = registry.line(figure(0.5, 0.7))
     assert registry.promote(dry_run=True).promoted
     assert registry.client.search_registered_models() == []
     assert registry.promote().why.endswith("the first champion")
     assert registry.champion() == first
     assert registry.promote().why == "the newest line is the champion"
 
-    near = registry.line(judged(0.45, 0.55))
+    near = registry.line(figure(0.45, 0.55))
     registry.client.set_terminated(
         registry.client.create_run(
             registry.experiment, tags={"mlflow.source.name": "pipelines"}
@@ -152,7 +145,7 @@ def test_the_registry_follows_improvements_only(
     assert registry.tag(near).startswith("not promoted: frechet 0.5 [0.45, 0.55] against")
     assert near in registry.tag(first)
 
-    better = registry.line(judged(0.2, 0.4))
+    better = registry.line(figure(0.2, 0.4))
     told = tmp_path / "told.json"
     code = "import sys; open(sys.argv[1], 'w').write(sys.stdin.read())"
     command = shlex.join([sys.executable, "-c", code, str(told)])
@@ -168,5 +161,5 @@ def test_the_registry_follows_improvements_only(
     assert version.tags["dvc.rev"] == "c1"
     assert "the intervals do not meet" in version.tags["latentline.promotion"]
     assert json.loads(told.read_text())["event"] == "promoted"
-    with pytest.raises(ArtifactError, match="has no figure 'fid'; there are: frechet"):
+    with pytest.raises(ArtifactError, match="has no figure 'fid'; there are, .*: frechet"):
         promote_newest(tmp_path, "fid", alias="other", model="m", dry_run=True, log=print)
