@@ -7,19 +7,20 @@
     python -m pipelines complete --mask upper_half --images 0,1 --out FILE.png
     python -m pipelines families NAME [--members MEMBER ...]          compares members of families
     python -m pipelines ui                                            opens both pages
+    python -m pipelines up | down | status                            pages and a worker, to stay
+    python -m pipelines reproduce RUN_ID                              a line again: equal bytes?
+    python -m pipelines promote [--metric NAME] [--champion ALIAS] [--dry-run]
 
 Exit status: 0 done; 1 a mistake to mend, told in one message; 75 interrupted, run again to go on.
 """
 
 import argparse
-import atexit
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -30,23 +31,20 @@ from rich.table import Table
 
 import stages.core.quiet  # noqa: F401
 from pipelines.figures import picture_folders, report
+from pipelines.operations import add_operations, project_root
 from pipelines.params_overlay import apply_overlay, parse_override, presets
 from pipelines.servers import (
     answers,
     mlflow_server,
     prefect_api,
+    prefect_api_until_exit,
     prefect_server,
     running,
     shown_to_runs,
     use_project_home,
 )
 from pipelines.workspace_lock import hold_workspace
-from stages.core.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_USER_ERROR,
-    LatentlineError,
-    ParamsError,
-)
+from stages.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, LatentlineError
 
 if TYPE_CHECKING:
     from pipelines.two_stage import LineResult
@@ -117,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     families.add_argument("name", metavar="NAME", help="a file of pipelines/families")
     families.add_argument("--members", nargs="+", default=[], metavar="MEMBER")
 
+    add_operations(commands)
+
     ui = commands.add_parser("ui", help="open the pages of Prefect and MLflow on this machine")
     ui.set_defaults(command=_ui)
     ui.add_argument("--prefect-port", type=int, default=4200, metavar="PORT")
@@ -125,20 +125,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    root = _project_root()
+    root = project_root()
     config = {
         "preset": options.preset,
         "set": _overrides(options),
         "stages": options.stages,
         "force": options.force,
     }
-    if not os.environ.get("PREFECT_API_URL"):
-        use_project_home(root)
-    servers = ExitStack()
-    # Exit handlers run last first: Prefect's, registered when it is imported, still send the end
-    # of the logs, and would try for minutes if their server were gone.
-    atexit.register(servers.close)
-    servers.enter_context(prefect_api(root))
+    prefect_api_until_exit(root)
     # Not before: prefect reads the environment when it is imported.
     from pipelines.two_stage import LineConfig, two_stage
 
@@ -148,7 +142,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _preset(options: argparse.Namespace) -> int:
-    root = _project_root()
+    root = project_root()
     with hold_workspace(root, "python -m pipelines preset", print):
         if not apply_overlay(root, options.preset, _overrides(options), print):
             print("params.yaml says so already")
@@ -170,7 +164,7 @@ def _families(options: argparse.Namespace) -> int:
     from pipelines.family_comparison import compare
     from pipelines.family_sheet import write_results
 
-    root = _project_root()
+    root = project_root()
     if not os.environ.get("PREFECT_API_URL"):
         use_project_home(root)
     with prefect_api(root):
@@ -183,7 +177,7 @@ def _families(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
-    root = _project_root()
+    root = project_root()
     use_project_home(root)
     servers = []
     prefect_elsewhere = os.environ.get("PREFECT_API_URL", "")
@@ -212,13 +206,6 @@ def _ui(options: argparse.Namespace) -> int:
             if process.poll() is not None:
                 raise LatentlineError(f"{server.name} ended by itself; see {server.log}")
     return 0
-
-
-def _project_root() -> Path:
-    root = Path.cwd()
-    if not (root / "dvc.yaml").is_file():
-        raise ParamsError(f"{root} holds no dvc.yaml; run from the root of the project")
-    return root
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:

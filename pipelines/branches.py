@@ -75,25 +75,35 @@ class Branch:
         return done.tail
 
 
-def make_branch(root: Path, folder: Path, params: str, experiment: str) -> Branch:
-    """Clone the project's commit into `folder`, or go on with the clone that is there.
+def make_branch(
+    root: Path,
+    folder: Path,
+    params: str,
+    experiment: str,
+    *,
+    commit: str = "HEAD",
+    cache: Path | None = None,
+) -> Branch:
+    """Clone a commit of the project into `folder`, or go on with the clone that is there.
 
     Args:
         root: Of the project.
         folder: Of the branch.
         params: Text of its params.yaml.
         experiment: Name of the MLflow experiment its runs belong to.
+        commit: Which one; a commit that no branch of git holds any more is found too.
+        cache: Its DVC cache, where that is not to be the project's.
 
     Raises:
         BranchFailed: If git cannot clone.
     """
-    commit = _git(root, "rev-parse", "HEAD")
+    commit = _git(root, "rev-parse", f"{commit}^{{commit}}")
     if not (folder / "dvc.yaml").is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         _git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(folder))
     _git(folder, "fetch", "--quiet", "origin")
     _git(folder, "checkout", "--quiet", "--force", "--detach", commit)
-    cache = root / ".dvc" / "cache"
+    cache = cache or root / ".dvc" / "cache"
     (folder / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
     additions = {
         "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(root),

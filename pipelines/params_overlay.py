@@ -24,7 +24,14 @@ from ruamel.yaml.error import YAMLError
 
 from stages.core.errors import ParamsError
 
-__all__ = ["apply_overlay", "overlaid", "parse_override", "preset_path", "presets"]
+__all__ = [
+    "apply_overlay",
+    "checked_overlay",
+    "overlaid",
+    "parse_override",
+    "preset_path",
+    "presets",
+]
 
 PARAMS = "params.yaml"
 KEPT = ".work/params.before.yaml"
@@ -90,6 +97,29 @@ def overlaid(params: str, preset: str | None, overrides: Mapping[str, Any]) -> s
     return written.getvalue()
 
 
+def checked_overlay(params: str, preset: str | None, overrides: Mapping[str, Any]) -> str:
+    """The same with a preset by name, and only if the stages accept the result.
+
+    Args:
+        params: Text of params.yaml.
+        preset: Name of a preset.
+        overrides: As for `overlaid`.
+
+    Raises:
+        ParamsError: If the preset or a path does not exist or the result is not valid.
+    """
+    section_text = preset_path(preset).read_text(encoding="utf-8") if preset else None
+    after = overlaid(params, section_text, overrides)
+    # By name: the check knows every family, and only a run with an overlay needs it.
+    check = importlib.import_module("stages.params").check
+    check(_loaded(after, "safe", PARAMS), source=_source(preset))
+    return after
+
+
+def _source(preset: str | None) -> str:
+    return f"{PARAMS} + preset {preset}" if preset else PARAMS
+
+
 def apply_overlay(
     workspace: Path, preset: str | None, overrides: Mapping[str, Any], log: Callable[[str], None]
 ) -> bool:
@@ -114,11 +144,8 @@ def apply_overlay(
         before = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; run from the root of the project") from None
-    section_text = preset_path(preset).read_text(encoding="utf-8") if preset else None
-    after = overlaid(before, section_text, overrides)
-    source = f"{PARAMS} + preset {preset}" if preset else PARAMS
-    # By name: the check knows every family, and only a run with an overlay needs it.
-    importlib.import_module("stages.params").check(_loaded(after, "safe", PARAMS), source=source)
+    after = checked_overlay(before, preset, overrides)
+    source = _source(preset)
     if after == before:
         return False
     if _has_uncommitted_changes(workspace):

@@ -11,7 +11,6 @@ record is kept in a journal instead, because it cannot be made again; this one i
 stands in the workspace.)
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -23,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from pipelines.workspace_tags import workspace_tags
 from stages.core.delivery import RECORD_TAG, send_metrics, send_params
-from stages.core.provenance import context_tags, git_tags, user_name
+from stages.core.provenance import context_tags
 from stages.core.sections import read_yaml
 from stages.core.shown import as_metrics, flat
 from stages.core.store import (
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking.client import MlflowClient
 
-__all__ = ["LineRecord", "StageRecord"]
+__all__ = ["LineRecord", "StageRecord", "close_lines_of"]
 
 FILES = (
     "params.yaml",
@@ -66,6 +66,8 @@ class StageRecord:
     """The run that made its outputs."""
     url: str | None
     """Where a browser finds that run."""
+    alarm: str | None
+    """What it said of collapsed latents, if that was an alarm."""
 
 
 @final
@@ -75,9 +77,10 @@ class LineRecord:
     removed = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
     """Variables a stage must not inherit: MLflow takes them for an order to use that run."""
 
-    def __init__(self, workspace: Path) -> None:
+    def __init__(self, workspace: Path, project: Path | None = None) -> None:
         self._workspace = workspace.resolve()
-        self._uri = tracking_uri(self._workspace)
+        self._project = (project or workspace).resolve()
+        self._uri = tracking_uri(self._project)
         self._line = uuid.uuid4().hex
         self._context: dict[str, str] = {}
         self._client: MlflowClient | None = None
@@ -87,22 +90,25 @@ class LineRecord:
         """The parent run; None when nothing is tracked."""
 
     @classmethod
-    def open(cls, workspace: Path, name: str, tags: Mapping[str, str]) -> "LineRecord":
+    def open(
+        cls, workspace: Path, name: str, tags: Mapping[str, str], project: Path | None = None
+    ) -> "LineRecord":
         """Begin the record of a line.
 
         Args:
             workspace: Folder of dvc.yaml.
             name: Name of the run.
             tags: Tags of the run; those of Prefect and DVC are given to the stages' runs too.
+            project: Whose store it is, where the workspace is a branch; else the workspace.
         """
-        line = cls(workspace)
+        line = cls(workspace, project)
         if os.environ.get("LATENTLINE_TRACKING", "").lower() == "off":
             return line
         line._context = context_tags() | {
             name: value for name, value in tags.items() if name.startswith(("prefect.", "dvc."))
         }
         with line._guarded():
-            line._begin(name, {**line._context, **tags, **_workspace_tags(line._workspace)})
+            line._begin(name, {**line._context, **tags, **workspace_tags(line._workspace)})
         with line._guarded():
             line._log_params()
         return line
@@ -110,7 +116,7 @@ class LineRecord:
     def _begin(self, name: str, tags: Mapping[str, str]) -> None:
         with opened_store(self._uri) as client:
             self._experiment_id = open_experiment(
-                client, self._uri, experiment_name(), self._workspace
+                client, self._uri, experiment_name(), self._project
             )
             run = client.create_run(self._experiment_id, tags=dict(tags), run_name=name)
         self._client, self.run_id = client, run.info.run_id
@@ -159,6 +165,7 @@ class LineRecord:
             executed,
             run.info.run_id if run else marker.get("run_id"),
             self._link(marker, run),
+            _alarm(run),
         )
         with self._guarded():
             self._log_stage(record, seconds, run)
@@ -168,7 +175,10 @@ class LineRecord:
         """The run a marker names, if this store has it."""
         if self._client is None or not marker.get("record"):
             return None
-        if marker.get("tracking_uri") != portable(self._uri, self._workspace):
+        # A branch has markers of the project's own stages too.
+        if marker.get("tracking_uri") not in {
+            portable(self._uri, folder) for folder in (self._workspace, self._project)
+        }:
             return None
         # By its record and not its id: the id is missing where the store answered late.
         found = self._client.search_runs(
@@ -193,6 +203,7 @@ class LineRecord:
             f"stage.{record.stage}": "executed" if record.executed else "cached",
             f"stage.{record.stage}.run_id": record.run_id,
             f"stage.{record.stage}.url": record.url,
+            f"stage.{record.stage}.collapse": record.alarm,
         }
         for name, value in tags.items():
             if value:
@@ -244,20 +255,27 @@ class LineRecord:
                     client.log_image(run_id, image, key=f"{path.parent.name}/{path.stem}", step=0)
 
 
-def _workspace_tags(workspace: Path) -> dict[str, str]:
-    git = git_tags(workspace)
-    tags = {
-        **git,
-        "mlflow.user": user_name(),
-        "mlflow.source.name": "pipelines",
-        "mlflow.source.type": "JOB",
-    }
-    if git:
-        tags["dvc.rev"] = git["mlflow.source.git.commit"]
-    params = workspace / "params.yaml"
-    if params.is_file():
-        tags["params.sha256"] = hashlib.sha256(params.read_bytes()).hexdigest()
-    return tags
+def _alarm(run: "Run | None") -> str | None:
+    said = run.data.tags.get("collapse", "") if run else ""
+    return said if said.startswith("alarm") else None
+
+
+def close_lines_of(root: Path, flow_run_id: str) -> None:
+    """End the records that a flow run has left open because its process was killed.
+
+    Args:
+        root: The project whose store holds them.
+        flow_run_id: Prefect's.
+    """
+    uri = tracking_uri(root)
+    try:
+        with opened_store(uri) as client:
+            experiments = [found.experiment_id for found in client.search_experiments()]
+        is_its = f"tags.`prefect.flow_run_id` = '{flow_run_id}' and attributes.status = 'RUNNING'"
+        for run in client.search_runs(experiments, filter_string=is_its):
+            client.set_terminated(run.info.run_id, "KILLED")
+    except Exception as error:  # MLflow raises what its many transports raise
+        print(f"tracking: records left open: {reason(error)}", file=sys.stderr)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,11 +4,12 @@ Both work on the data of the project, `.work/prefect` and `mlflow.db`, so they s
 yesterday too. They listen on the loopback interface: neither asks who is there.
 
 A run started by hand needs a Prefect server. It uses, in this order: the one PREFECT_API_URL
-names; the one `python -m pipelines ui` has started here; one of its own for as long as it runs.
+names; the one `python -m pipelines up` or `ui` has started here; one of its own while it runs.
 Differs: from Prefect's ephemeral server only in that it sits in a session of its own, so Ctrl-C
 reaches the run first and the server can still be told how the run ended.
 """
 
+import atexit
 import json
 import os
 import socket
@@ -33,10 +34,15 @@ __all__ = [
     "answers",
     "mlflow_server",
     "prefect_api",
+    "prefect_api_until_exit",
     "prefect_server",
+    "require_free_port",
     "running",
+    "show_to_runs",
     "shown_to_runs",
+    "start",
     "use_project_home",
+    "wait_until_up",
 ]
 
 STARTUP_SECONDS = 90.0
@@ -121,26 +127,48 @@ def running(root: Path, *servers: Server) -> Iterator[list[subprocess.Popen[byte
         with hold(root / ".work" / "servers" / "start.lock"):
             processes = [stack.enter_context(_started(server, root)) for server in servers]
             for server, process in zip(servers, processes, strict=True):
-                _wait_until_up(server, process)
+                wait_until_up(server, process)
         yield processes
 
 
 @contextmanager
 def _started(server: Server, root: Path) -> Iterator[subprocess.Popen[bytes]]:
-    port = int(server.url.rpartition(":")[2])
-    if not _is_free(port):
-        raise LatentlineError(
-            f"{server.name}: port {port} of this machine is taken; stop what uses it or choose "
-            "another port (python -m pipelines ui --help)"
-        )
-    server.log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, **server.environment}
-    with server.log.open("wb") as log:
-        process = start_session(server.command, cwd=root, env=environment, output=log.fileno())
+    require_free_port(server)
+    process = start(server, root)
     try:
         yield process
     finally:
         end_session(process)
+
+
+def start(
+    server: Server, root: Path, additions: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a server as leader of a session of its own, its output in its log.
+
+    Args:
+        server: What to start.
+        root: Of the project.
+        additions: Variables of its environment beside its own.
+    """
+    server.log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, **server.environment, **(additions or {})}
+    with server.log.open("wb") as log:
+        return start_session(server.command, cwd=root, env=environment, output=log.fileno())
+
+
+def require_free_port(server: Server) -> None:
+    """Refuse to start a server where somebody else listens.
+
+    Raises:
+        LatentlineError: Naming the port.
+    """
+    port = int(server.url.rpartition(":")[2])
+    if not _is_free(port):
+        raise LatentlineError(
+            f"{server.name}: port {port} of this machine is taken; stop what uses it or choose "
+            "another port (--prefect-port, --mlflow-port)"
+        )
 
 
 @contextmanager
@@ -172,16 +200,36 @@ def prefect_api(root: Path) -> Iterator[str]:
         yield server.environment["PREFECT_API_URL"]
 
 
+def prefect_api_until_exit(root: Path) -> None:
+    """`prefect_api` until this process ends, on the data of the project if none else are named.
+
+    Call before prefect is imported.
+    """
+    if not os.environ.get("PREFECT_API_URL"):
+        use_project_home(root)
+    servers = ExitStack()
+    # Exit handlers run last first: Prefect's, registered when it is imported, still send the end
+    # of the logs, and would try for minutes if their server were gone.
+    atexit.register(servers.close)
+    servers.enter_context(prefect_api(root))
+
+
 @contextmanager
 def shown_to_runs(root: Path, servers: Sequence[Server]) -> Iterator[None]:
     """Within, runs of this project that have no server use the Prefect server among `servers`."""
-    for server in servers:
-        if "PREFECT_API_URL" in server.environment:
-            _note(root).write_text(json.dumps(dict(server.environment)))
+    show_to_runs(root, servers)
     try:
         yield
     finally:
-        _note(root).unlink(missing_ok=True)
+        show_to_runs(root, [])
+
+
+def show_to_runs(root: Path, servers: Sequence[Server]) -> None:
+    """The same until the next call; without a Prefect server among them, runs have their own."""
+    shown = [server for server in servers if "PREFECT_API_URL" in server.environment]
+    _note(root).unlink(missing_ok=True)
+    for server in shown:
+        _note(root).write_text(json.dumps(dict(server.environment)))
 
 
 def _note(root: Path) -> Path:
@@ -205,7 +253,12 @@ def answers(url: str) -> bool:
         return False
 
 
-def _wait_until_up(server: Server, process: subprocess.Popen[bytes]) -> None:
+def wait_until_up(server: Server, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a server that was started answers.
+
+    Raises:
+        LatentlineError: If it ends before, or does not come up; with the last lines of its log.
+    """
     deadline = time.monotonic() + STARTUP_SECONDS
     while not answers(server.health):
         if process.poll() is not None or time.monotonic() > deadline:

@@ -7,6 +7,7 @@ nothing: two caches over one stage would disagree some day.
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,59 +16,30 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import deployment, flow_run
 from prefect.tasks import Task
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from pipelines.figures import Figure, read_figures, samples
+from pipelines.line_config import LineConfig, StagesConfig
+from pipelines.notify import notify, tell_of_crash, tell_of_failure
 from pipelines.one_message import tell_mistakes_in_one_message
 from pipelines.params_overlay import apply_overlay
+from pipelines.prefect_setup import noted_process
 from pipelines.record import LineRecord
 from pipelines.reproduce import StageFailed, reproduce, stage_environment
 from pipelines.run_page import StageOutcome, publish
 from pipelines.stage_graph import stage_order, stages_with_upstream
 from pipelines.workspace_lock import hold_workspace
 
-__all__ = ["LineConfig", "LineResult", "two_stage", "worth_retrying"]
-
-
-class LineConfig(BaseModel):
-    """How to run the line. The numbers of the run itself stand in params.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    preset: str | None = Field(
-        default=None,
-        description="Preset to write into params.yaml first: a file of pipelines/presets.",
-    )
-    set: dict[str, Any] = Field(
-        default_factory=dict,
-        description='Single values to write into params.yaml, e.g. {"train_prior.epochs": 20}.',
-    )
-    stages: list[str] = Field(
-        default_factory=list,
-        description="Stages to bring up to date, with all they depend on; empty: every stage.",
-    )
-    force: bool = Field(
-        default=False,
-        description="Run the named stages (empty: every stage) though nothing changed.",
-    )
-    workspace: str = Field(
-        default=".", description="Folder of dvc.yaml and params.yaml; seen from the project root."
-    )
-    timeout_minutes: float = Field(
-        default=240, gt=0, description="A stage that takes longer is stopped; it can go on later."
-    )
-    stage_timeout_minutes: dict[str, float] = Field(
-        default_factory=dict,
-        description='Other limits for single stages, e.g. {"train_autoencoder": 1440}.',
-    )
-    retries: int = Field(
-        default=2,
-        ge=0,
-        description="Further tries for a stage that was interrupted, killed, or found DVC busy.",
-    )
-    retry_delays_seconds: list[float] = Field(
-        default=[30, 120], min_length=1, description="Waits before each further try."
-    )
+__all__ = [
+    "LineConfig",
+    "LineResult",
+    "bring_up_to_date",
+    "run_page",
+    "run_stages",
+    "run_tags",
+    "two_stage",
+    "worth_retrying",
+]
 
 
 class LineResult(BaseModel):
@@ -80,9 +52,16 @@ class LineResult(BaseModel):
 
 
 AS_IT_STANDS = LineConfig()
+COLLAPSE = "collapse alarm"
+"""Words of `stages.training.collapse` when the alarm stops a stage."""
 
 
-@flow(name="two_stage", persist_result=False)
+@flow(
+    name="two_stage",
+    persist_result=False,
+    on_failure=[tell_of_failure],
+    on_crashed=[tell_of_crash],
+)
 def two_stage(config: LineConfig = AS_IT_STANDS) -> LineResult:
     """Bring the line up to date: images -> autoencoder -> latents -> prior -> samples -> figures.
 
@@ -95,34 +74,75 @@ def two_stage(config: LineConfig = AS_IT_STANDS) -> LineResult:
     Raises:
         LatentlineError: If a stage failed or the configuration is wrong; one message.
     """
+    return bring_up_to_date(config)
+
+
+def bring_up_to_date(config: LineConfig, reason: str = "") -> LineResult:
+    """The flow's work, for flows that begin otherwise; within a flow run.
+
+    Args:
+        config: Of the run.
+        reason: Why it runs; kept with its record.
+
+    Raises:
+        LatentlineError: As `two_stage` does.
+    """
     tell_mistakes_in_one_message()
     log = get_run_logger()
     workspace = Path(config.workspace).resolve()
     graph = stage_order(workspace)
     stages = stages_with_upstream(graph, config.stages)
     stages_with_upstream(graph, list(config.stage_timeout_minutes))
-    with hold_workspace(workspace, f"run {flow_run.name}", log.info) as lock:
+    with (
+        noted_process(Path.cwd(), str(flow_run.id)),
+        hold_workspace(workspace, f"run {flow_run.name}", log.info) as lock,
+    ):
         if config.preset or config.set:
             apply_overlay(workspace, config.preset, config.set, log.info)
-        record = LineRecord.open(workspace, str(flow_run.name), _tags())
-        try:
-            # Figures of a part of the line would be those of an earlier run.
-            whole = len(stages) == len(graph)
-            result = _run_stages(config, workspace, stages, record, lock, whole=whole)
-        except BaseException as error:
-            record.finish("FAILED" if isinstance(error, Exception) else "KILLED")
-            raise
-        record.finish("FINISHED")
-    return result
+        record = LineRecord.open(workspace, str(flow_run.name), run_tags(reason))
+        force = config.stages or stages if config.force else []
+        # Figures of a part of the line would be those of an earlier run.
+        whole = len(stages) == len(graph)
+        return run_stages(config, workspace, stages, record, lock, force=force, whole=whole)
 
 
-def _run_stages(
-    config: LineConfig,
+def run_stages(
+    config: StagesConfig,
     workspace: Path,
     stages: list[str],
     record: LineRecord,
     lock: int,
     *,
+    force: Sequence[str] = (),
+    whole: bool,
+) -> LineResult:
+    """Run stages one after another, each as a task, and end the record.
+
+    Args:
+        config: How patiently.
+        workspace: Folder of dvc.yaml.
+        stages: In order; those they depend on must be up to date.
+        record: Of the line.
+        lock: Descriptor of the lock that is held; dvc inherits it.
+        force: Those to run though nothing changed.
+        whole: Whether the line's figures are those of this run afterwards.
+    """
+    try:
+        result = _run_stages(config, workspace, stages, record, lock, force, whole)
+    except BaseException as error:
+        record.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    record.finish("FINISHED")
+    return result
+
+
+def _run_stages(
+    config: StagesConfig,
+    workspace: Path,
+    stages: list[str],
+    record: LineRecord,
+    lock: int,
+    force: Sequence[str],
     whole: bool,
 ) -> LineResult:
     log = get_run_logger()
@@ -136,10 +156,12 @@ def _run_stages(
                 workspace,
                 environment,
                 config.stage_timeout_minutes.get(stage, config.timeout_minutes),
-                config.force and (stage in config.stages or not config.stages),
+                stage in force,
                 lock,
             )
-        except Exception:
+        except Exception as error:
+            if COLLAPSE in str(error):
+                _tell_of_collapse(record, str(error))
             seconds = time.monotonic() - start
             outcomes.append(StageOutcome(stage=stage, outcome="failed", seconds=seconds))
             publish(outcomes, [], None, record.url, log.warning)
@@ -157,9 +179,18 @@ def _run_stages(
 def _outcome(record: LineRecord, stage: str, seconds: float) -> StageOutcome:
     made = record.stage_finished(stage, seconds)
     outcome = "executed" if made.executed else "cached"
+    if made.executed and made.alarm:
+        _tell_of_collapse(record, f"{stage}: collapse {made.alarm}")
     return StageOutcome(
         stage=stage, outcome=outcome, seconds=seconds, run_id=made.run_id, url=made.url
     )
+
+
+def _tell_of_collapse(record: LineRecord, message: str) -> None:
+    log = get_run_logger()
+    log.warning("%s", message)
+    links = {"prefect": run_page(), "mlflow": record.url}
+    notify("collapse", f"run {flow_run.name}: {message}", links, log.warning)
 
 
 def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -167,7 +198,7 @@ def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -
     return isinstance(state.data, StageFailed) and state.data.worth_retrying
 
 
-def _stage_task(stage: str, config: LineConfig) -> Task[..., None]:
+def _stage_task(stage: str, config: StagesConfig) -> Task[..., None]:
     return _reproduce.with_options(
         name=stage,
         task_run_name=stage,
@@ -199,15 +230,19 @@ def _reproduce(
     )
 
 
-def _tags() -> dict[str, str]:
-    """The way from MLflow's record of the run back to Prefect's."""
-    page = os.environ.get("LATENTLINE_PREFECT_PAGE")
+def run_tags(reason: str = "") -> dict[str, str]:
+    """The way from MLflow's record of the run back to Prefect's, and why there is a run."""
     found = {
         "prefect.flow_run_id": flow_run.id,
         "prefect.flow_run_name": flow_run.name,
-        "prefect.flow_run_url": (
-            f"{page}/runs/flow-run/{flow_run.id}" if page else flow_run.ui_url
-        ),
+        "prefect.flow_run_url": run_page(),
         "prefect.deployment": deployment.name,
+        "latentline.reason": reason,
     }
     return {name: str(value) for name, value in found.items() if value}
+
+
+def run_page() -> str | None:
+    """Prefect's page of the present run."""
+    page = os.environ.get("LATENTLINE_PREFECT_PAGE")
+    return f"{page}/runs/flow-run/{flow_run.id}" if page else flow_run.ui_url

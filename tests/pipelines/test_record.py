@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.record import LineRecord
+from pipelines.record import LineRecord, close_lines_of
 from stages.core.artifacts import write_json
 from stages.core.tracking import open_tracker
 from stages.upload_history import deliver_left_journals
@@ -55,7 +55,9 @@ def workspace(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def run_stage_in(line: LineRecord, workspace: Path, stage: str, loss: float) -> None:
+def run_stage_in(
+    line: LineRecord, workspace: Path, stage: str, loss: float, collapse: str | None = None
+) -> None:
     """What `dvc repro` of a changed stage comes to: a tracked run and its marker."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in line.environment().items():
@@ -67,6 +69,8 @@ def run_stage_in(line: LineRecord, workspace: Path, stage: str, loss: float) -> 
         tracker = open_tracker(stage, work)
         tracker.log_metrics({"loss": 2 * loss}, step=1)
         tracker.log_metrics({"loss": loss}, step=2)
+        if collapse:
+            tracker.log_tag("collapse", collapse)
         tracker.close("FINISHED")
         write_json(
             workspace / "data" / "runs" / f"{stage}.json", {"stage": stage, **tracker.identity()}
@@ -198,3 +202,43 @@ def test_the_environment_names_the_store_absolutely(workspace: Path) -> None:
     assert json.loads(environment["MLFLOW_RUN_CONTEXT"]) == {}
     assert not set(line.removed) & set(environment)
     assert "MLFLOW_EXPERIMENT_ID" not in os.environ
+
+
+def test_an_alarm_of_a_stage_is_the_lines_too(workspace: Path) -> None:
+    line = LineRecord.open(workspace, "alarmed", {})
+    alarm = "alarm: 9 of 10 codes are dead at step 3"
+    for stage, said, heard in (
+        ("encode", "warning: 3 of 10 codes are dead at step 1", None),
+        ("train_prior", alarm, alarm),
+    ):
+        run_stage_in(line, workspace, stage, loss=1.5, collapse=said)
+        assert line.stage_finished(stage, 1.0).alarm == heard
+    line.finish("FINISHED")
+    tags = pairs(workspace, "tags", line.run_id)
+    assert tags["stage.train_prior.collapse"] == alarm
+    assert "stage.encode.collapse" not in tags
+
+
+def test_what_a_killed_flow_left_open_is_closed(workspace: Path) -> None:
+    lost = LineRecord.open(workspace, "lost", {"prefect.flow_run_id": "killed"})
+    other = LineRecord.open(workspace, "other", {"prefect.flow_run_id": "alive"})
+    close_lines_of(workspace, "killed")
+    assert status(workspace, lost.run_id) == "KILLED"
+    assert status(workspace, other.run_id) == "RUNNING"
+    other.finish("FINISHED")
+
+
+def test_a_branch_finds_the_projects_runs(workspace: Path, tmp_path: Path) -> None:
+    line = LineRecord.open(workspace, "project", {})
+    run_stage_in(line, workspace, "encode", loss=2.5)
+    made = line.stage_finished("encode", 1.0)
+    line.finish("FINISHED")
+    marker = "data/runs/encode.json"
+    (tmp_path / marker).parent.mkdir(parents=True)
+    (tmp_path / marker).write_bytes((workspace / marker).read_bytes())
+    (tmp_path / "params.yaml").write_text("seed: 1\n")
+    branch = LineRecord.open(tmp_path, "branch", {}, workspace)
+    linked = branch.stage_finished("encode", 0.0)
+    branch.finish("FINISHED")
+    assert (linked.executed, linked.run_id, linked.url) == (False, made.run_id, made.url)
+    assert not (tmp_path / "mlflow.db").exists()

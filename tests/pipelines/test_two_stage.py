@@ -1,7 +1,11 @@
 """The flow over a trivial line: what ran, what was restored, what failed, what was tried again."""
 
+import json
 import logging
+import shlex
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,6 +87,22 @@ def test_a_mistake_fails_the_flow_in_one_message(
     assert ended.state_name == "Failed"
     assert "value must be small" in ended.state.message
     assert "| second | failed |" in page(ended.id)["stages"]
+
+
+def test_a_collapse_that_stops_and_a_failure_are_told(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "told"
+    code = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read() + '\\n')"
+    monkeypatch.setenv("LATENTLINE_NOTIFY", shlex.join([sys.executable, "-c", code, str(told)]))
+    line.set(first='{value: one, fail: "collapse alarm at step 3: 9 of 10 codes are dead"}')
+    with pytest.raises(StageFailed):
+        run(line)
+    collapse, failed = map(json.loads, told.read_text().splitlines())
+    assert (collapse["event"], failed["event"]) == ("collapse", "failed")
+    for message in (collapse, failed):
+        assert "9 of 10 codes are dead" in message["message"]
+        assert str(latest_run().id) in message["links"]["prefect"]
 
 
 def test_an_interrupted_stage_is_tried_again(line: Line, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,60 @@
+"""What a run of the line can be told, as Prefect's form and as the command line give it."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["LineConfig", "StagesConfig"]
+
+
+class _Changes(BaseModel):
+    """What a run does to params.yaml before it begins."""
+
+    preset: str | None = Field(
+        default=None,
+        description="Preset to write into params.yaml first: a file of pipelines/presets.",
+    )
+    set: dict[str, Any] = Field(
+        default_factory=dict,
+        description='Single values to write into params.yaml, e.g. {"train_prior.epochs": 20}.',
+    )
+    force: bool = Field(
+        default=False,
+        description="Run the named stages (empty: every stage) though nothing changed.",
+    )
+
+
+class StagesConfig(BaseModel):
+    """Which stages, and how patiently. The numbers of the run itself stand in params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stages: list[str] = Field(
+        default_factory=list,
+        description="Stages to bring up to date, with all they depend on; empty: every stage.",
+    )
+    workspace: str = Field(
+        default=".", description="Folder of dvc.yaml and params.yaml; seen from the project root."
+    )
+    timeout_minutes: float = Field(
+        default=240, gt=0, description="A stage that takes longer is stopped; it can go on later."
+    )
+    stage_timeout_minutes: dict[str, float] = Field(
+        default_factory=dict,
+        description='Other limits for single stages, e.g. {"train_autoencoder": 1440}.',
+    )
+    retries: int = Field(
+        default=2,
+        ge=0,
+        description="Further tries for a stage that was interrupted, killed, or found DVC busy.",
+    )
+    retry_delays_seconds: list[float] = Field(
+        default=[30, 120], min_length=1, description="Waits before each further try."
+    )
+
+
+# The form shows the fields of the last base first.
+class LineConfig(StagesConfig, _Changes):
+    """How to run the line, with changes of params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
