@@ -16,10 +16,10 @@ number of uniforms per token.
 Above g = 1 the guided density need not exist: where a component of p_c is wider than all of p_u its
 tail is lifted by (p_c / p_u)^(g-1) until nothing can be normalised, and candidates would be the
 wilder the more of them there are. For two Gaussians the power at which the guided variance stops
-being positive is s_u^2 / (s_c^2 - s_u^2). So a row's power g - 1 is bounded by a third of what its
-mixtures bear in every direction (`power_limit`): the guided tail is then at most sqrt(3/2) times as
-wide as that of p_c, and the importance weights have a variance. Rows whose class narrows the
-density, the usual case, are not touched.
+being positive is s_u^2 / (s_c^2 - s_u^2). So a row's power g - 1 is bounded by half of what its
+mixtures bear in every direction (`power_limit`): the guided tail is then at most sqrt(2) times as
+wide as that of p_c, and up to there the importance weights have a variance. Where the class narrows
+the density nothing is touched.
 """
 
 import math
@@ -39,8 +39,8 @@ from stages.nn.transformer import INITIAL_STD
 
 __all__ = ["DiagonalMixture", "MixtureHead", "MixtureOptions"]
 
-_BEARABLE = 1 / 3
-"""Share of the power that cannot be normalised any more; weights have a variance below a half."""
+_BEARABLE = 1 / 2
+"""Share of the power that cannot be normalised any more, up to which weights have a variance."""
 
 # softplus(_UNIT) = 1: components start as wide as the latents.
 _UNIT = math.log(math.e - 1)
