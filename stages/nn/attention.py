@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stages.nn.rotary import Rotations, rotated
-from stages.nn.transformer_options import TransformerSizeOptions
+from stages.nn.transformer_options import CausalTransformerOptions
 
 __all__ = ["KeyValueCache", "SelfAttention"]
 
@@ -37,7 +37,7 @@ class KeyValueCache:
 class SelfAttention(nn.Module):
     """Multi-head causal self-attention with one fused projection for queries, keys and values."""
 
-    def __init__(self, options: TransformerSizeOptions) -> None:
+    def __init__(self, options: CausalTransformerOptions) -> None:
         super().__init__()
         width = options.width
         self.num_heads = options.num_heads

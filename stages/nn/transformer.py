@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from stages.nn.attention import KeyValueCache, SelfAttention
 from stages.nn.rotary import Rotations
-from stages.nn.transformer_options import TransformerSizeOptions
+from stages.nn.transformer_options import CausalTransformerOptions
 
 __all__ = ["INITIAL_STD", "GatedFeedForward", "Transformer"]
 
@@ -50,7 +50,7 @@ class GatedFeedForward(nn.Module):
 class Block(nn.Module):
     """Attention, then feed-forward, each on a normalised copy and added back."""
 
-    def __init__(self, options: TransformerSizeOptions) -> None:
+    def __init__(self, options: CausalTransformerOptions) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(options.width)
         self.attention = SelfAttention(options)
@@ -89,7 +89,7 @@ class Transformer(nn.Module):
         options: Width, heads, dropout.
     """
 
-    def __init__(self, layers: int, options: TransformerSizeOptions) -> None:
+    def __init__(self, layers: int, options: CausalTransformerOptions) -> None:
         super().__init__()
         self.num_heads = options.num_heads
         self.token_dropout = nn.Dropout(options.token_dropout)
