@@ -1,6 +1,6 @@
-"""Self-attention, over a whole sequence at once or, causal, one token at a time with a cache.
+"""Causal self-attention, over a whole sequence at once or one token at a time with a cache.
 
-    Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V    causal: position t sees positions <= t only
+    Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V        position t sees positions <= t only
 
 (Vaswani et al. 2017, arXiv:1706.03762, Eq. 1). Sampling token by token would compute the keys and
 values of the past again at every step; the cache keeps them, so a step costs one token.
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stages.nn.rotary import Rotations, rotated
-from stages.nn.transformer_options import TransformerSizeOptions
+from stages.nn.transformer_options import CausalTransformerOptions
 
 __all__ = ["KeyValueCache", "SelfAttention"]
 
@@ -37,10 +37,9 @@ class KeyValueCache:
 class SelfAttention(nn.Module):
     """Multi-head causal self-attention with one fused projection for queries, keys and values."""
 
-    def __init__(self, options: TransformerSizeOptions, *, causal: bool = True) -> None:
+    def __init__(self, options: CausalTransformerOptions) -> None:
         super().__init__()
         width = options.width
-        self.causal = causal
         self.num_heads = options.num_heads
         self.head_dim = width // self.num_heads
         self.dropout = options.attention_dropout
@@ -73,7 +72,7 @@ class SelfAttention(nn.Module):
         queries, keys, values = self._queries_keys_values(inputs, rotations)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(
-            queries, keys, values, dropout_p=dropout, is_causal=self.causal
+            queries, keys, values, dropout_p=dropout, is_causal=True
         )
         return self.project_out(mixed.transpose(1, 2).flatten(2))
 

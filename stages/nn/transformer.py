@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from stages.nn.attention import KeyValueCache, SelfAttention
 from stages.nn.rotary import Rotations
-from stages.nn.transformer_options import TransformerSizeOptions
+from stages.nn.transformer_options import CausalTransformerOptions
 
 __all__ = ["INITIAL_STD", "GatedFeedForward", "Transformer"]
 
@@ -50,10 +50,10 @@ class GatedFeedForward(nn.Module):
 class Block(nn.Module):
     """Attention, then feed-forward, each on a normalised copy and added back."""
 
-    def __init__(self, options: TransformerSizeOptions, *, causal: bool) -> None:
+    def __init__(self, options: CausalTransformerOptions) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(options.width)
-        self.attention = SelfAttention(options, causal=causal)
+        self.attention = SelfAttention(options)
         self.residual_dropout = nn.Dropout(options.residual_dropout)
         self.feed_forward_norm = nn.RMSNorm(options.width)
         self.feed_forward = GatedFeedForward(options.width)
@@ -87,17 +87,13 @@ class Transformer(nn.Module):
     Args:
         layers: Blocks.
         options: Width, heads, dropout.
-        causal: Whether positions see none after them; otherwise all see all, and there is no
-            `step`.
     """
 
-    def __init__(
-        self, layers: int, options: TransformerSizeOptions, *, causal: bool = True
-    ) -> None:
+    def __init__(self, layers: int, options: CausalTransformerOptions) -> None:
         super().__init__()
         self.num_heads = options.num_heads
         self.token_dropout = nn.Dropout(options.token_dropout)
-        self.blocks = nn.ModuleList(Block(options, causal=causal) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(options) for _ in range(layers))
         self.norm = nn.RMSNorm(options.width)
         for name, parameter in self.named_parameters():
             if name.endswith("project_out.weight"):

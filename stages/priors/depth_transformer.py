@@ -31,7 +31,7 @@ from stages.heads.base import Head, HeadOptions, KnownTokens, SamplerSettings, T
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD, Transformer
-from stages.nn.transformer_options import TransformerSizeOptions
+from stages.nn.transformer_options import CausalTransformerOptions
 from stages.priors.base import Completion, KnownLatents, Prior, PriorOptions
 
 __all__ = ["DepthTransformerOptions", "DepthTransformerPrior"]
@@ -40,7 +40,7 @@ Classes = Int[Tensor, " batch"]
 Stacks = Int[Tensor, "batch depth cells"]
 
 
-class DepthTransformerOptions(TransformerSizeOptions, PriorOptions):
+class DepthTransformerOptions(CausalTransformerOptions, PriorOptions):
     """Size and regularisation of both transformers."""
 
     kind: Literal["depth_transformer"]

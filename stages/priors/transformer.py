@@ -34,13 +34,13 @@ from stages.nn.orders import draw_orders, random_share
 from stages.nn.positions import LearnedPositions, Order, RotaryPositions
 from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD, Transformer
-from stages.nn.transformer_options import TransformerSizeOptions
+from stages.nn.transformer_options import CausalTransformerOptions
 from stages.priors.base import Completion, KnownLatents, Prior, PriorOptions
 
 __all__ = ["TransformerOptions", "TransformerPrior"]
 
 
-class TransformerOptions(TransformerSizeOptions, PriorOptions):
+class TransformerOptions(CausalTransformerOptions, PriorOptions):
     """Size, regularisation, places and order."""
 
     kind: Literal["transformer"]

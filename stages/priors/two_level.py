@@ -30,7 +30,7 @@ from stages.nn.code_grids import grids_of_row, row_of_grids
 from stages.nn.residual import residual_blocks
 from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD, Transformer
-from stages.nn.transformer_options import TransformerSizeOptions
+from stages.nn.transformer_options import CausalTransformerOptions
 from stages.priors.base import Completion, KnownLatents, Prior, PriorOptions
 
 __all__ = ["TwoLevelOptions", "TwoLevelPrior"]
@@ -39,7 +39,7 @@ Classes = Int[Tensor, " batch"]
 Context = Float[Tensor, "batch tokens width"]
 
 
-class TwoLevelOptions(TransformerSizeOptions, PriorOptions):
+class TwoLevelOptions(CausalTransformerOptions, PriorOptions):
     """Size and regularisation of both levels."""
 
     kind: Literal["two_level"]

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from stages.nn.transformer import Transformer
-from stages.nn.transformer_options import TransformerSizeOptions
+from stages.nn.transformer_options import CausalTransformerOptions
 from tests.priors.sections import BLOCKS
 
 BATCH, TOKENS, WIDTH = 2, 7, 12
 
 
 def options(**changes):
-    return TransformerSizeOptions(**{**BLOCKS, **changes})
+    return CausalTransformerOptions(**{**BLOCKS, **changes})
 
 
 @pytest.fixture
