@@ -20,8 +20,9 @@ arXiv:2110.02037, Eq. 3), with m cells M hidden and the others known,
     log p(c) >= E over orders of log p(c given the order)
               = E over m ~ U{1..N}, M of  N/m  sum over M of log p(c_i given the rest)
 
-`log_prob` is this bound, its mean taken at a fixed list of hidden sets, the same for every image,
-with every m equally often where their number is a multiple of N: unbiased over lists.
+`log_prob` is this bound, its mean taken at a fixed list of hidden sets, with every m equally often
+where their number is a multiple of N. For each image the sets are shifted along the cells by a hash
+of its codes: sets that all images shared would leave an error that no amount of data averages out.
 `masking: uniform` trains the bound itself (m ~ U{1..N}).
 
 Classes, 'no class', label dropout and guidance: stages/nn/class_labels.py.
@@ -54,6 +55,9 @@ from stages.priors.base import Prior, PriorOptions
 
 __all__ = ["MaskedOptions", "MaskedPrior"]
 
+_HASHING = 1_000_003
+"""Of codes: how far the sets of the bound are shifted for an image."""
+
 Tokens = Int[Tensor, "batch tokens"]
 Cells = Int[Tensor, "batch cells"]
 
@@ -79,7 +83,7 @@ class MaskedOptions(TransformerSizeOptions, PriorOptions):
 
     def log_prob_is(self, head: HeadOptions) -> Exactness:
         """A bound."""
-        how = f"lower bound: mean over orders, at {self.bound_masks} fixed sets of hidden cells"
+        how = f"lower bound: mean over orders, at {self.bound_masks} sets of hidden cells"
         return Exactness("bound", how)
 
 
@@ -112,11 +116,12 @@ class MaskedPrior(Prior):
         tokens = latents.flatten(1)
         classes = classes_of(labels, self.num_classes, latents)
         total = torch.zeros(len(tokens), device=tokens.device)
-        for hidden in self.bound_masks:
-            nats = self.head.log_prob(
-                self.states(tokens, hidden.expand_as(tokens), classes), tokens
-            )
-            total += nats[:, hidden].mean(dim=1)
+        cells = torch.arange(self.spec.tokens, device=tokens.device)
+        shifted = (cells + (tokens * (_HASHING + cells)).sum(dim=1, keepdim=True)) % len(cells)
+        for mask in self.bound_masks:
+            hidden = mask[shifted]
+            nats = self.head.log_prob(self.states(tokens, hidden, classes), tokens)
+            total += (nats * hidden).sum(dim=1) / mask.sum()
         return total * (self.spec.tokens / len(self.bound_masks))
 
     def loss(self, latents: Codes, labels: Labels | None) -> Float[Tensor, ""]:
