@@ -156,7 +156,7 @@ def _presets(options: argparse.Namespace) -> int:
 
 
 def _program(options: argparse.Namespace) -> int:
-    _project_root()
+    project_root()
     return subprocess.run([sys.executable, "-m", options.module, *options.rest]).returncode
 
 

@@ -14,11 +14,12 @@ steps (Kingma et al. 2021, arXiv:2107.00630, Eq. 15): with l = log of cos(a)^2 /
     -log p(x) <= KL(q(x_1 given x) || N(0, I)) + channels/2 (log 2 pi - l_0)
                  + 1/2 E||e - guess||^2 at t = 0  +  1/2 integral over l of E||e - guess||^2
 
-Sum and integral are taken at a fixed set of points: l drawn in proportion to what an error of v
-weighs there, e normal, both from a scrambled Sobol sequence (Owen 1995), the same for every token.
-What is looked at there is the difference to the error of v = 0, whose sum and integral are known:
-it is small, and with it the error of the points. So each number is a function of its token,
-unbiased over scramblings; -`log_prob` is an upper bound but for the error of these points.
+Sum and integral are taken at a few points per token: l drawn in proportion to what an error of v
+weighs there, e normal, from a scrambled Sobol sequence (Owen 1995), each e with its opposite. The
+sequence is shifted, modulo one (Cranley & Patterson 1976), by a hash of the token: points that all
+tokens shared would leave an error that no amount of data averages out. What is looked at is the
+difference to the error of v = 0, whose sum and integral are known. So each number is a function of
+its token, and -`log_prob` an upper bound in the mean over data, with the spread of its points.
 
 Samples take steps evenly spaced in t (Song et al. 2020, arXiv:2010.02502, Eqs. 12 and 16): with
 `eta` 1 those of the chain, with fresh noise each; with 0 a token is a function of its first noise.
@@ -44,6 +45,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
+from stages.core.randomness import torch_stream
 from stages.heads.base import Exactness, Head, HeadOptions, SamplerSettings, refuse_truncation
 from stages.nn.inverse_cdf import normal_from_uniform
 from stages.nn.token_mlp import TokenMLP
@@ -52,6 +54,8 @@ __all__ = ["DiffusionHead", "DiffusionOptions"]
 
 _SCRAMBLING = 20_240_611
 """Seed of the points of the bound."""
+_HASHING = 1000.0
+"""Tokens that differ by a thousandth have points that have nothing to do with each other."""
 
 Numbers = Float[Tensor, "*rows channels"]
 Times = Float[Tensor, "*#rows"]
@@ -77,12 +81,12 @@ class DiffusionOptions(HeadOptions):
     eta: float = Field(ge=0, le=1)
     """Fresh noise at each step: 1 as much as the chain has, 0 none."""
     bound_points: int = Field(gt=0)
-    """Times and noises per token at which the bound is looked at."""
+    """Times per token at which the bound is looked at, each with a noise and its opposite."""
 
     @property
     def log_prob_is(self) -> Exactness:
         """A bound."""
-        how = f"lower bound: variational, at {self.bound_points} fixed points per token"
+        how = f"lower bound: variational, {self.bound_points} pairs of noises per token"
         return Exactness("bound", how)
 
 
@@ -96,10 +100,11 @@ class DiffusionHead(Head):
         self.project_in = nn.Linear(self.channels, width)
         self.network = TokenMLP(self.channels, width, options.width, options.blocks)
         points = torch.quasirandom.SobolEngine(1 + self.channels, scramble=True, seed=_SCRAMBLING)
-        uniforms = points.draw(options.bound_points)
-        times, self.weight = self._bound_times(uniforms[:, 0].double())
-        self.register_buffer("point_times", times.float(), persistent=False)
-        self.register_buffer("point_noise", normal_from_uniform(uniforms[:, 1:]), persistent=False)
+        self.register_buffer("points", points.draw(options.bound_points), persistent=False)
+        stream = torch_stream(_SCRAMBLING, "hash of tokens")
+        hashing = torch.rand(self.channels, 1 + self.channels, generator=stream)
+        self.register_buffer("hashing", _HASHING * (1 + hashing), persistent=False)
+        self.weight = 0.5 * sum(self._masses())
 
     def embed(
         self, tokens: Float[Tensor, "batch tokens channels"]
@@ -129,41 +134,40 @@ class DiffusionHead(Head):
         tokens = tokens.float()
         with torch.autocast(hidden.device.type, enabled=False):
             condition = self.network.condition(hidden.float())
+            shift = (tokens.unsqueeze(-1) * self.hashing).sum(dim=-2)
             # One point for all tokens at a time: no more memory than a step of training.
             gain = torch.zeros_like(tokens[..., 0])
-            for noise, time in zip(self.point_noise, self.point_times, strict=True):
-                times = time.expand(tokens.shape[:-1])
-                missed, asked = self._missed(tokens, noise.expand_as(tokens), times, condition)
-                gain += (asked.square() - missed.square()).sum(dim=-1)
-        gain *= self.weight / len(self.point_times)
+            for point in self.points:
+                uniforms = (point + shift).remainder(1)
+                times, noise = self._bound_times(uniforms[..., 0]), uniforms[..., 1:]
+                half = normal_from_uniform(noise)
+                for noise in (half, -half):
+                    missed, asked = self._missed(tokens, noise, times, condition)
+                    gain += (asked.square() - missed.square()).sum(dim=-1)
+        gain *= self.weight / (2 * len(self.points))
         return gain - self._cost_of_silence(tokens)
 
     def _angles(self, times: Times) -> Times:
         floor = self.options.noise_floor
         return floor + times * (0.5 * math.pi - 2 * floor)
 
-    def _log_ratio(self, time: float) -> float:
-        """l, the logarithm of signal to noise in squares."""
-        return -2 * math.log(math.tan(self._angles(torch.tensor(time, dtype=torch.float64)).item()))
+    def _masses(self) -> tuple[float, float]:
+        """Twice what errors of v weigh in the bound: over the integral, and once more at t = 0.
 
-    def _bound_times(
-        self, uniforms: Float[Tensor, " points"]
-    ) -> tuple[Float[Tensor, " points"], float]:
-        """Times at which the bound looks, and what the mean error of v over them weighs in it.
-
-        An error of e is cos(a) times that of v, and cos(a)^2 = sigmoid(l): 1/2 sigmoid(l) dl is the
-        weight of an error of v, its integral 1/2 softplus(l); that at t = 0 counts once more.
+        An error of e is cos(a) times that of v, and cos(a)^2 = sigmoid(l), whose integral over l is
+        softplus(l) = -2 log sin(a).
         """
-        lowest, highest = self._log_ratio(1.0), self._log_ratio(0.0)
-        below, above = (math.log1p(math.exp(ratio)) for ratio in (lowest, highest))
-        once = 1 / (1 + math.exp(-highest))
-        places = below + uniforms * (above - below + once)
-        # The inverse of softplus; what lies beyond the integral is the single term at t = 0.
-        ratios = torch.log(torch.expm1(places.clamp(below, above)))
-        angles = torch.atan(torch.exp(-0.5 * ratios))
         floor = self.options.noise_floor
-        times = (angles - floor) / (0.5 * math.pi - 2 * floor)
-        return times.clamp(0, 1), 0.5 * (above - below + once)
+        return 2 * math.log(math.cos(floor) / math.sin(floor)), math.cos(floor) ** 2
+
+    def _bound_times(self, uniforms: Times) -> Times:
+        """Times at which the bound looks, drawn as errors of v weigh in it."""
+        floor = self.options.noise_floor
+        integral, once = self._masses()
+        # What lies beyond the integral is the single term at t = 0.
+        places = (uniforms * (integral + once)).clamp(max=integral)
+        sines = math.cos(floor) * torch.exp(-0.5 * places)
+        return ((sines.asin() - floor) / (0.5 * math.pi - 2 * floor)).clamp(0, 1)
 
     def _velocity(self, numbers: Numbers, times: Times, condition: Condition) -> Numbers:
         return self.network(numbers, times, condition).float()
@@ -189,7 +193,7 @@ class DiffusionHead(Head):
         walk = (self.weight - of_token) * self.channels + of_token * length
         # KL(q(x_1 given x) || N(0, I)): of mean sin(f) x, variance cos(f)^2.
         start = 0.5 * (self.channels * (near - 1 - math.log(near)) + far * length)
-        last = 0.5 * self.channels * (math.log(2 * math.pi) - self._log_ratio(0.0))
+        last = 0.5 * self.channels * math.log(2 * math.pi * far / near)
         return walk + start + last
 
     @torch.no_grad()

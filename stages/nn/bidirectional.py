@@ -7,9 +7,9 @@ Pre-norm blocks with a feed-forward part of four times the width, as in the Visi
 which keeps the attention logits bounded (Dehghani et al. 2023, arXiv:2302.05442).
 
 Differs: root-mean-square norms; both branches start at zero (Fixup, Zhang et al. 2019), so that a
-stack of any depth starts as the identity and needs little warm-up; no dropout. The blocks are not
-those of stages/nn/transformer.py, which are causal and keep a cache: priors use those, and a change
-of a prior must not retrain the first stage.
+stack of any depth starts as the identity and needs little warm-up; dropout, where it is asked for,
+of the inputs and the residual branches. The blocks are not those of stages/nn/transformer.py, which
+are causal and keep a cache.
 """
 
 import torch
@@ -35,21 +35,24 @@ class BidirectionalTransformer(nn.Module):
         layers: Blocks.
         width: Size of the residual stream; a multiple of `num_heads`.
         num_heads: Attention heads.
+        dropout: Probability of dropping numbers of the inputs and of every residual branch.
     """
 
-    def __init__(self, layers: int, width: int, num_heads: int) -> None:
+    def __init__(self, layers: int, width: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(*(_Block(width, num_heads) for _ in range(layers)))
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.Sequential(*(_Block(width, num_heads, dropout) for _ in range(layers)))
         self.norm = nn.RMSNorm(width)
 
     def forward(self, inputs: Stream) -> Stream:
         """The state of every position, of mean square one."""
-        return self.norm(self.blocks(inputs))
+        return self.norm(self.blocks(self.dropout(inputs)))
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.attention_norm = nn.RMSNorm(width)
         self.attention = _Attention(width, num_heads)
         self.feed_forward_norm = nn.RMSNorm(width)
@@ -60,8 +63,8 @@ class _Block(nn.Module):
         )
 
     def forward(self, inputs: Stream) -> Stream:
-        stream = inputs + self.attention(self.attention_norm(inputs))
-        return stream + self.feed_forward(self.feed_forward_norm(stream))
+        stream = inputs + self.dropout(self.attention(self.attention_norm(inputs)))
+        return stream + self.dropout(self.feed_forward(self.feed_forward_norm(stream)))
 
 
 class _Attention(nn.Module):

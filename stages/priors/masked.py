@@ -20,8 +20,9 @@ arXiv:2110.02037, Eq. 3), with m cells M hidden and the others known,
     log p(c) >= E over orders of log p(c given the order)
               = E over m ~ U{1..N}, M of  N/m  sum over M of log p(c_i given the rest)
 
-`log_prob` is this bound, its mean taken at a fixed list of hidden sets, the same for every image,
-with every m equally often where their number is a multiple of N: unbiased over lists.
+`log_prob` is this bound, its mean taken at a fixed list of hidden sets, with every m equally often
+where their number is a multiple of N. For each image the sets are shifted along the cells by a hash
+of its codes: sets that all images shared would leave an error that no amount of data averages out.
 `masking: uniform` trains the bound itself (m ~ U{1..N}).
 
 Classes, 'no class', label dropout and guidance: stages/nn/class_labels.py; a schedule of guidance
@@ -46,14 +47,18 @@ from stages.core.randomness import torch_stream
 from stages.core.sections import load_member
 from stages.core.shapes import Codes, Labels, Nats
 from stages.heads.base import Exactness, Head, HeadOptions, SamplerSettings
+from stages.nn.bidirectional import BidirectionalTransformer
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
 from stages.nn.positions import LearnedPositions
 from stages.nn.schedules import Step
-from stages.nn.transformer import INITIAL_STD, Transformer
+from stages.nn.transformer import INITIAL_STD
 from stages.nn.transformer_options import TransformerSizeOptions
 from stages.priors.base import Prior, PriorOptions
 
 __all__ = ["MaskedOptions", "MaskedPrior"]
+
+_HASHING = 1_000_003
+"""Of codes: how far the sets of the bound are shifted for an image."""
 
 Tokens = Int[Tensor, "batch tokens"]
 Cells = Int[Tensor, "batch cells"]
@@ -67,6 +72,8 @@ class MaskedOptions(TransformerSizeOptions, PriorOptions):
     trainable: ClassVar[bool] = True
     has_head: ClassVar[bool] = True
     layers: int = Field(gt=0)
+    dropout: float = Field(ge=0, lt=1)
+    """Of the numbers of the inputs and of what every layer adds."""
     masking: Literal["cosine", "uniform"]
     """How many cells training hides: mostly many, or any number equally often."""
     label_smoothing: float = Field(ge=0, lt=1)
@@ -80,7 +87,7 @@ class MaskedOptions(TransformerSizeOptions, PriorOptions):
 
     def log_prob_is(self, head: HeadOptions) -> Exactness:
         """A bound."""
-        how = f"lower bound: mean over orders, at {self.bound_masks} fixed sets of hidden cells"
+        how = f"lower bound: mean over orders, at {self.bound_masks} sets of hidden cells"
         return Exactness("bound", how)
 
 
@@ -96,7 +103,9 @@ class MaskedPrior(Prior):
         self.head = load_member(Head, head.kind)(head, spec, options.width)
         self.steps = min(options.decoding_steps, spec.tokens)
         self.noise_shape = (spec.tokens, self.steps * (self.head.noise_dim + 1))
-        self.transformer = Transformer(options.layers, options, causal=False)
+        self.transformer = BidirectionalTransformer(
+            options.layers, options.width, options.num_heads, options.dropout
+        )
         self.class_embedding = nn.Embedding(num_classes + 1, options.width)
         self.hidden_cell = nn.Parameter(torch.empty(options.width))
         for parameter in (self.class_embedding.weight, self.hidden_cell):
@@ -111,11 +120,12 @@ class MaskedPrior(Prior):
         tokens = latents.flatten(1)
         classes = classes_of(labels, self.num_classes, latents)
         total = torch.zeros(len(tokens), device=tokens.device)
-        for hidden in self.bound_masks:
-            nats = self.head.log_prob(
-                self.states(tokens, hidden.expand_as(tokens), classes), tokens
-            )
-            total += nats[:, hidden].mean(dim=1)
+        cells = torch.arange(self.spec.tokens, device=tokens.device)
+        shifted = (cells + (tokens * (_HASHING + cells)).sum(dim=1, keepdim=True)) % len(cells)
+        for mask in self.bound_masks:
+            hidden = mask[shifted]
+            nats = self.head.log_prob(self.states(tokens, hidden, classes), tokens)
+            total += (nats * hidden).sum(dim=1) / mask.sum()
         return total * (self.spec.tokens / len(self.bound_masks))
 
     def loss(

@@ -10,11 +10,12 @@ from stages.params import check
 from tests.architecture.imports import PROJECT
 from tests.evaluation.test_evaluate import NAMES, evaluated
 from tests.evaluation.tiny_line import CODES, CONTINUOUS, make_line
-from tests.priors.sections import BLOCKS
+from tests.priors.sections import SIZES
 
 MASKED = {
-    **BLOCKS,
+    **SIZES,
     "kind": "masked",
+    "dropout": 0.0,
     "layers": 1,
     "masking": "cosine",
     "label_smoothing": 0.0,

@@ -40,6 +40,12 @@ FLOW = {
 MEAN, STD = 0.7, 0.3
 
 
+@pytest.fixture(autouse=True)
+def one_stream():
+    """Every test has the same draws alone as in company."""
+    torch.manual_seed(5)
+
+
 def settings(**changes):
     return SamplerSettings(**{**vars(MODEL), **changes})
 
@@ -95,12 +101,12 @@ def test_codes_are_refused(values):
         head(options, LatentSpec("codes", 2, 3, num_codes=4), WIDTH)
 
 
-@pytest.mark.parametrize("head", [diffusion(3), flow(3)], ids=["diffusion", "flow"])
+@pytest.mark.parametrize("head", [diffusion(3, bound_points=3), flow(3)], ids=["diffusion", "flow"])
 def test_an_untrained_head_is_the_standard_normal_distribution(head):
     hidden, tokens = hidden_and_tokens(3)
     expected = Normal(0.0, 1.0).log_prob(tokens).sum(-1)
     # Of the bound this holds token by token: nothing is left to the points.
-    torch.testing.assert_close(head.log_prob(hidden, tokens), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(head.log_prob(hidden, tokens), expected, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("solver", ["midpoint", "rk4"])
@@ -115,11 +121,13 @@ def test_the_density_of_a_gaussian_flow_is_that_of_its_tokens(solver, monkeypatc
 
 
 def test_the_bound_of_the_right_guesses_is_the_density(monkeypatch):
-    head = knowing(diffusion(bound_points=256), monkeypatch)
+    head = knowing(diffusion(bound_points=128), monkeypatch)
     hidden, tokens = torch.randn(BATCH, TOKENS, WIDTH), MEAN + STD * torch.randn(BATCH, TOKENS, 2)
     exact = Normal(MEAN, STD).log_prob(tokens).sum(-1)
-    # 256 points of three dimensions, and detail below the noise floor.
-    torch.testing.assert_close(head.log_prob(hidden, tokens), exact, atol=0.05, rtol=0)
+    difference = head.log_prob(hidden, tokens) - exact
+    # Other points for every token: four standard errors of their mean.
+    assert difference.std() < 0.5
+    assert difference.mean().abs() < 4 * difference.std() / difference.numel() ** 0.5
 
 
 def test_a_flow_integrates_to_one_in_one_and_two_dimensions():
@@ -136,24 +144,30 @@ def test_a_flow_integrates_to_one_in_one_and_two_dimensions():
 def test_a_bound_integrates_to_one_at_most_and_to_less_where_guesses_are_bad():
     line, hidden = torch.linspace(-9, 9, 301), torch.randn(1, 1, WIDTH)
     masses = []
-    for head in (diffusion(1, bound_points=8), loud(diffusion(1, bound_points=128), 0.5)):
+    for head in (diffusion(1, bound_points=8), loud(diffusion(1, bound_points=48), 0.5)):
         density = head.log_prob(hidden.expand(1, 301, WIDTH), line[None, :, None]).exp()[0]
         masses.append(torch.trapezoid(density.double(), line.double()).item())
     assert masses[0] == pytest.approx(1, abs=2e-3) and masses[1] < 0.9
 
 
 def test_the_bound_does_not_hang_on_its_points():
-    hidden, tokens = hidden_and_tokens()
-    coarse, fine = (loud(diffusion(bound_points=n), 0.1) for n in (64, 256))
+    hidden, tokens = torch.randn(1, 1, WIDTH).expand(1, 300, WIDTH), torch.randn(1, 300, 2)
+    coarse, fine = (loud(diffusion(bound_points=n), 0.3) for n in (4, 64))
     fine.load_state_dict(coarse.state_dict())
     difference = coarse.log_prob(hidden, tokens) - fine.log_prob(hidden, tokens)
-    assert difference.abs().max() < 0.2 and difference.mean().abs() < 0.05
+    # What few points miss is another thing for every token: four standard errors.
+    assert difference.std() > 0.01
+    assert difference.mean().abs() < 4 * difference.std() / 300**0.5
 
 
 def test_points_of_the_bound_lie_as_its_weights_do():
     head = diffusion(bound_points=4096, noise_floor=0.05)
-    ratios = -2 * torch.log(torch.tan(head._angles(head.point_times.double())))
-    lowest, highest = head._log_ratio(1.0), head._log_ratio(0.0)
+    times = head._bound_times(head.points[:, 0].double())
+    ratios = -2 * torch.log(torch.tan(head._angles(times)))
+    lowest, highest = (
+        -2 * math.log(math.tan(head._angles(torch.tensor(time).double()).item()))
+        for time in (1.0, 0.0)
+    )
     grid = torch.linspace(lowest, highest, 10_001, dtype=torch.float64)
     whole = 0.5 * torch.trapezoid(grid.sigmoid(), grid) + 0.5 * grid[-1].sigmoid()
     assert head.weight == pytest.approx(whole.item(), rel=1e-6)

@@ -51,3 +51,13 @@ def test_any_depth_is_the_norm_alone_before_training():
     network = BidirectionalTransformer(layers=9, width=WIDTH, num_heads=3)
     inputs = torch.randn(BATCH, TOKENS, WIDTH)
     torch.testing.assert_close(network(inputs), network.norm(inputs))
+
+
+def test_dropout_acts_in_training_only():
+    torch.manual_seed(0)
+    plain = BidirectionalTransformer(layers=2, width=WIDTH, num_heads=4)
+    dropping = BidirectionalTransformer(layers=2, width=WIDTH, num_heads=4, dropout=0.5)
+    dropping.load_state_dict(plain.state_dict())
+    inputs = torch.randn(BATCH, TOKENS, WIDTH)
+    assert torch.equal(dropping.eval()(inputs), plain(inputs))
+    assert not torch.allclose(dropping.train()(inputs), plain(inputs))

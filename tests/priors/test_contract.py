@@ -18,7 +18,7 @@ from stages.core.errors import ParamsError
 from stages.core.sections import parse_params
 from stages.heads.base import SamplerSettings
 from stages.priors.base import PriorOptions
-from tests.priors.sections import BLOCKS, TRANSFORMER
+from tests.priors.sections import BLOCKS, SIZES, TRANSFORMER
 
 KINDS = sorted(
     path.stem
@@ -81,7 +81,8 @@ PRIORS = {
         "decoding_steps": 3,
         "choice_temperature": 2.0,
         "bound_masks": 6,
-        **BLOCKS,
+        "dropout": 0.0,
+        **SIZES,
     },
     "pixel_cnn": {
         "layers": 2,

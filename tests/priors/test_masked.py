@@ -12,13 +12,14 @@ from stages.core.errors import ParamsError
 from stages.heads.base import SamplerSettings
 from stages.heads.categorical import CategoricalOptions
 from stages.priors.masked import MaskedOptions, MaskedPrior
-from tests.priors.sections import BLOCKS
+from tests.priors.sections import SIZES
 
 NUM_CLASSES, HEIGHT, WIDTH, CODES = 2, 1, 4, 3
 CELLS = HEIGHT * WIDTH
 OPTIONS = {
-    **BLOCKS,
+    **SIZES,
     "kind": "masked",
+    "dropout": 0.0,
     "layers": 1,
     "width": 12,
     "num_heads": 3,
@@ -29,6 +30,12 @@ OPTIONS = {
     "bound_masks": 8,
 }
 MODEL = SamplerSettings(temperature=1.0, top_k=0, top_p=1.0, guidance=1.0)
+
+
+@pytest.fixture(autouse=True)
+def one_stream():
+    """Every test has the same draws alone as in company."""
+    torch.manual_seed(5)
 
 
 def settings(**changes):
