@@ -22,8 +22,8 @@ __all__ = ["main"]
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "sample_size"
 PICTURES = ROOT / "docs" / "pictures"
-DIMS = (64, 256)
-FRECHET_SIZES = [100, 200, 500, 1000, 2000, 3000, 5000, 7500, 10_000]
+DIMS = (32, 128)
+FRECHET_SIZES = [100, 200, 500, 1000, 2000, 3000, 4000, 5000]
 KERNEL_SIZES = [100, 200, 500, 1000, 2000, 5000]
 BLUR = 1.0
 
@@ -32,8 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and draw."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sample_size", description=__doc__)
     parser.add_argument("root", type=Path, help="folder with Fashion-MNIST's four .gz files")
-    parser.add_argument("--orders", type=int, default=4, help="random orders of the images")
-    parser.add_argument("--images", type=int, default=10_000, help="of each set")
+    parser.add_argument("--orders", type=int, default=3, help="random orders of the images")
+    parser.add_argument("--images", type=int, default=5000, help="of each set")
     parser.add_argument("--dims", type=int, nargs="+", default=DIMS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of features and orders")
