@@ -26,7 +26,7 @@ from stages.evaluation.nearest import Nearest, nearest_training_images
 from stages.evaluation.networks import open_networks
 from stages.evaluation.observe import evenly_spaced, observe_test
 from stages.evaluation.options import EvaluateOptions
-from stages.evaluation.protocols import in_features, protocols_of_sets
+from stages.evaluation.protocols import in_features, protocols_of_sets, told_to_prior
 from stages.evaluation.weighing import weigh_test
 from stages.metrics.base import Figure, Metric
 from stages.metrics.codes import CodeUsage
@@ -94,8 +94,14 @@ def judge_line(
     sets["reconstructions"] = _look(line, sets["test"], metrics, options, seed, run, device)
     protocols = protocols_of_sets(line, sets, seed)
     of_test = protocols["test"]
-    groups = {metric.title: metric.figures(of_test) for metric in metrics}
-    groups[TwoStageLikelihood.title] += weigh_test(line, options, seed, run, device, of_test)
+    of_prior = told_to_prior(line, of_test)
+    groups = {
+        metric.title: metric.figures(
+            of_prior if isinstance(metric, TwoStageLikelihood) else of_test
+        )
+        for metric in metrics
+    }
+    groups[TwoStageLikelihood.title] += weigh_test(line, options, seed, run, device, of_prior)
     test, latents = line.prepared.split("test"), line.latents.split("test")
     factors = judge_factors(test, latents, options.factor_images, seed, of_test)
     if factors is not None:

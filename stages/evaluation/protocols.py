@@ -14,6 +14,7 @@ __all__ = [
     "in_features",
     "label_balance",
     "protocols_of_sets",
+    "told_to_prior",
 ]
 
 
@@ -28,10 +29,7 @@ def protocols_of_sets(line: Line, sets: dict[str, ImageSet], seed: int) -> dict[
         seed: Of the posterior draws.
     """
     reference_n = len(sets["test"])
-    of_test = _protocol(line, "test split", reference_n, sets["test"].labels).also(
-        seed=seed,
-        prior_given="class" if line.second_stage.prior.num_classes > 0 else "nothing",
-    )
+    of_test = _protocol(line, "test split", reference_n, sets["test"].labels).also(seed=seed)
     train = sets["train"]
     floor = evenly_spaced(len(train), len(sets["samples"]))
     floor_labels = None if train.labels is None else train.labels[floor]
@@ -45,6 +43,12 @@ def protocols_of_sets(line: Line, sets: dict[str, ImageSet], seed: int) -> dict[
             chosen="evenly spaced, at most as many as there are samples"
         ),
     }
+
+
+def told_to_prior(line: Line, protocol: Protocol) -> Protocol:
+    """The same for figures that ask the prior: p(latents) is not p(latents given class)."""
+    given = "class" if line.second_stage.prior.num_classes > 0 else "nothing"
+    return protocol.also(prior_given=given)
 
 
 def in_features(
