@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.distances.measure import Task, measure
-from benchmarks.distances.report import markdown, write_report
+from benchmarks.distances.report import describe_run, markdown, write_report
 from benchmarks.distances.tasks import frechet_task, kernel_task, root_task
 from stages.core.randomness import derive_seed
 
@@ -31,13 +31,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    started, measured = time.monotonic(), []
+    started, measured, run = time.monotonic(), [], describe_run(options.seed)
     for task in _tasks(options.dims, options.seed):
         rounds = options.large_rounds if task.dim >= 1024 else options.rounds
         measured.append(measure(task, rounds))
         print(f"{time.monotonic() - started:6.1f} s  {task.figure}, {task.dim}", flush=True)
         # After each: a run that is cut short keeps what it has.
-        write_report(options.output, measured, options.seed, time.monotonic() - started)
+        write_report(options.output, measured, run)
     print(markdown(measured), end="")
     print(f"written to {options.output}")
 

@@ -14,19 +14,20 @@ import torch
 from benchmarks.distances.measure import Timed
 from stages.core.provenance import git_tags
 
-__all__ = ["markdown", "write_report"]
+__all__ = ["describe_run", "markdown", "write_report"]
 
 
-def write_report(folder: Path, measured: list[list[Timed]], seed: int, seconds: float) -> None:
-    """Write table.csv, table.md and run.json into a folder."""
+def write_report(folder: Path, measured: list[list[Timed]], run: dict[str, object]) -> None:
+    """Write table.csv, table.md and, what was run, run.json into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _row(measured[0][0], measured[0][0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(_row(one, ways[0]) for ways in measured for one in ways)
     (folder / "table.md").write_text(markdown(measured), encoding="utf-8")
-    about = _about(seed, seconds)
-    (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    busy = {"others_running_at_the_end": round(os.getloadavg()[1], 1)}
+    text = json.dumps({**run, **busy}, indent=2)
+    (folder / "run.json").write_text(text + "\n", encoding="utf-8")
 
 
 def markdown(measured: list[list[Timed]]) -> str:
@@ -65,7 +66,8 @@ def _row(one: Timed, ours: Timed) -> dict[str, object]:
     }
 
 
-def _about(seed: int, seconds: float) -> dict[str, object]:
+def describe_run(seed: int) -> dict[str, object]:
+    """Commit, machine and versions; asked at the start, since a commit may follow meanwhile."""
     tags = git_tags()
     return {
         "command": "python -m benchmarks.distances",
@@ -73,10 +75,8 @@ def _about(seed: int, seconds: float) -> dict[str, object]:
         "commit": tags.get("mlflow.source.git.commit", "unknown"),
         "uncommitted_changes": tags.get("git.dirty", "unknown"),
         "seed": seed,
-        "seconds": round(seconds, 1),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "others_running_at_the_end": round(os.getloadavg()[1], 1),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

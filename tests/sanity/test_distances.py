@@ -8,8 +8,8 @@ import torch
 
 from stages.metrics import feature_set
 from stages.metrics.frechet import frechet_figures
-from stages.metrics.neighbours import NearestNeighbours, memorisation_figure
-from tests.metrics.examples import PROTOCOL
+from stages.metrics.memorisation import Memorisation, judge_distances
+from stages.metrics.neighbours import NearestNeighbours
 from tests.metrics.feature_sets import normal, pair
 from tests.sanity.digits import (
     blurred,
@@ -109,20 +109,22 @@ def test_copies_of_training_images_pass_unless_one_looks_at_the_training_images(
     train, fresh, test = images[1::6], images[3::6], images[5::6]
     held = [torch.from_numpy(seen(part).features) for part in (train, test)]
 
-    def ratio(shown: np.ndarray) -> float:
+    def judged(shown: np.ndarray) -> Memorisation:
         vectors = torch.from_numpy(seen(shown).features)
         found = NearestNeighbours(torch.cat([vectors, held[1]]), neighbours=1)
         found.update(held[0], torch.arange(len(train)))
         distances = found.distances[:, 0].split([len(vectors), len(held[1])])
-        return memorisation_figure(*distances, PROTOCOL).value
+        return judge_distances(*distances)
 
     def share(copied: float) -> np.ndarray:
         count = int(copied * len(train))
         return np.concatenate([train[:count], fresh[count : len(train)]])
 
-    ratios = [ratio(share(copied)) for copied in (0, 0.2, 0.4, 0.6)]
+    found = [judged(share(copied)) for copied in (0, 0.2, 0.4, 0.6)]
+    ratios, shares = [one.ratio for one in found], [one.share for one in found]
     assert 0.8 < ratios[0] < 1.2 and ratios[-1] < 1e-4
-    assert (np.diff(ratios) < 0).all(), ratios
+    assert (np.diff(ratios) < 0).all() and (np.diff(shares) > 0).all(), (ratios, shares)
+    assert [one.flagged for one in found] == [False, True, True, True]
     # No other figure sees it: copies of real images are real images.
     honest, copied = (figures(part, of=reference()) for part in (fresh, train))
     assert copied["frechet"] < 2 * honest["frechet"]
