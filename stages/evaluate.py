@@ -30,6 +30,8 @@ from stages.metrics.figure import write_figures
 __all__ = ["EvaluateOptions"]
 
 OUTPUT = Path("data/metrics")
+LONGEST_TAG = 5000
+"""Characters every MLflow server takes; a balance of many classes is longer."""
 INPUTS = ("prepared", "judge", "autoencoder", "latents", "prior", "samples")
 
 
@@ -67,7 +69,8 @@ def log(run: Run, judgement: Judgement, report: Report) -> None:
     for headline in headlines(judgement.figures):
         protocol = headline.figure.protocol.to_json()
         text = json.dumps(protocol, sort_keys=True, ensure_ascii=False)
-        tracker.log_tag(f"protocol.{headline.figure.name}", text)
+        short = text if len(text) <= LONGEST_TAG else "see figures.json"
+        tracker.log_tag(f"protocol.{headline.figure.name}", short)
     for name in report.pictures:
         tracker.log_image(OUTPUT / name, Path(name).stem)
     for name in ("figures.json", "params.json"):

@@ -15,7 +15,7 @@ __all__ = ["draw_curves", "draw_distances", "draw_profile"]
 BLUE, ORANGE, GREY = "#3b6ea5", "#c8641e", "#6b7280"
 BINS = 40
 FURTHEST = 3.0
-"""Distances beyond so many medians are counted into the last bin."""
+"""Distances beyond so many medians are told as a share and not drawn."""
 
 
 def draw_profile(path: Path, values: np.ndarray, title: str) -> str:
@@ -51,9 +51,11 @@ def draw_distances(
         (test, "test images", GREY, True),
         (samples, "samples", ORANGE, False),
     ):
-        counts = np.histogram(np.minimum(values, FURTHEST), edges)[0] / len(values)
+        counts = np.histogram(values, edges)[0] / len(values)
+        beyond = (values > FURTHEST).mean()
+        label = f"{name}, {beyond:.0%} further away" if beyond > 0 else name
         alpha = 0.4 if fill else 1.0
-        axes.stairs(counts, edges, label=name, color=color, fill=fill, alpha=alpha, linewidth=1.6)
+        axes.stairs(counts, edges, label=label, color=color, fill=fill, alpha=alpha, linewidth=1.6)
     label = f"closest {CLOSEST:.0%} of test images"
     axes.axvline(found.threshold / unit, color=BLUE, linestyle="--", linewidth=1.2, label=label)
     axes.set_xlim(0, FURTHEST)
@@ -65,7 +67,7 @@ def draw_distances(
     return (
         f"Distances to the nearest training image, in the judge's features: {len(samples)} samples "
         f"(line) and {len(test)} test images (filled). A model that copies has samples left of the "
-        f"dashed line. What lies beyond {FURTHEST:g} is counted into the last bar."
+        "dashed line."
     )
 
 
@@ -84,7 +86,12 @@ def draw_curves(path: Path, artifact: Artifact, columns: dict[str, str], what: s
     if "history.csv" not in artifact.files:
         return None
     table = pd.read_csv(artifact.verified("history.csv"))
-    there = {name: label for name, label in columns.items() if name in table}
+    # A single point is no curve: a prior that learns nothing has its loss once.
+    there = {
+        name: label
+        for name, label in columns.items()
+        if name in table and table[name].notna().sum() > 1
+    }
     if not there:
         return None
     chart = _chart()

@@ -24,6 +24,7 @@ from stages.evaluation.protocols import (
     protocol_of_samples,
     protocol_of_test,
     protocol_of_train,
+    told_to_prior,
 )
 from stages.evaluation.weighing import weigh_test
 from stages.metrics.base import Figure, Metric
@@ -98,8 +99,14 @@ def judge_line(
     run.raise_if_stopped()
     _see_train(line, comparison, options)
     of_test = protocol_of_test(line, rows, seed)
-    groups = {metric.title: metric.figures(of_test) for metric in metrics}
-    groups[TwoStageLikelihood.title] += weigh_test(line, options, seed, run, device, of_test)
+    of_prior = told_to_prior(line, of_test)
+    groups = {
+        metric.title: metric.figures(
+            of_prior if isinstance(metric, TwoStageLikelihood) else of_test
+        )
+        for metric in metrics
+    }
+    groups[TwoStageLikelihood.title] += weigh_test(line, options, seed, run, device, of_prior)
     factors = judge_factors(
         line.prepared.split("test"),
         line.latents.split("test"),

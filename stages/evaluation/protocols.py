@@ -15,6 +15,7 @@ __all__ = [
     "protocol_of_samples",
     "protocol_of_test",
     "protocol_of_train",
+    "told_to_prior",
 ]
 
 
@@ -28,10 +29,13 @@ def protocol_of_test(line: Line, rows: np.ndarray, seed: int) -> Protocol:
     """
     split, latents = line.prepared.split("test"), line.latents.split("test")
     labels = None if split.labels is None else split.labels[latents.index[rows]]
-    return _protocol(line, "test split", len(rows), labels).also(
-        seed=seed,
-        prior_given="class" if line.second_stage.prior.num_classes > 0 else "nothing",
-    )
+    return _protocol(line, "test split", len(rows), labels).also(seed=seed)
+
+
+def told_to_prior(line: Line, protocol: Protocol) -> Protocol:
+    """The same for figures that ask the prior: p(latents) is not p(latents given class)."""
+    given = "class" if line.second_stage.prior.num_classes > 0 else "nothing"
+    return protocol.also(prior_given=given)
 
 
 def protocol_of_samples(line: Line, reference_n: int) -> Protocol:

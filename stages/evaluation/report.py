@@ -22,7 +22,7 @@ __all__ = ["Report", "line_params"]
 SECTIONS = {
     "Samples and reconstructions": ("samples.png", "reconstructions.png"),
     "Nearest training images": ("neighbour_distances.png", "neighbours.png"),
-    "Latents": ("latents.png", "traversals.png", "interpolations.png", "levels.png"),
+    "Latents": ("latents.png", "interpolations.png", "traversals.png", "levels.png"),
     "Training": ("curves_autoencoder.png", "curves_prior.png"),
 }
 OTHERS = "More pictures"

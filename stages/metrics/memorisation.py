@@ -76,11 +76,13 @@ class Memorisation:
             f"closest {CLOSEST:.0%} of {self.test} test images"
         )
         if self.flagged:
+            rare = f"{self.chance:.1%}" if self.chance >= 0.001 else "less than 0.1%"
             return (
-                f"Copies suspected: {found}; chance would do this in {self.chance:.2g} of cases. "
+                f"Copies suspected: {found}; fresh images would do so in {rare} of cases. "
                 "Look at the nearest neighbours."
             )
-        return f"No sign of copying: {found}; chance does as much in {self.chance:.2g} of cases."
+        often = f"{self.chance:.0%} of cases"
+        return f"No sign of copying: {found}; fresh images would do so in {often}."
 
     def figures(self, protocol: Protocol) -> list[Figure]:
         """The ratio of medians and the share of near samples."""

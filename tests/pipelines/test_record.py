@@ -40,6 +40,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "data" / folder).mkdir(parents=True)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / "data/samples/samples.png")
     write_json(root / "data/metrics/metrics.json", {"fid": 12.5, "note": "words"})
+    write_json(root / "data/metrics/figures.json", {"fid": {"value": 12.5}})
     (root / "data/metrics/report.html").write_text("<p>report</p>")
     return root
 
@@ -145,6 +146,7 @@ def test_a_line_shows_what_stands_in_the_workspace(workspace: Path) -> None:
         "params.yaml",
         "dvc.lock",
         "metrics.json",
+        "figures.json",
         "report.html",
     }
     assert [path.name.split("+")[0] for path in files.glob("images/*.png")] == ["samples~samples"]
