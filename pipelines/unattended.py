@@ -38,8 +38,9 @@ __all__ = ["Standing", "down", "status", "up"]
 PORTS = {"mlflow": 5000, "prefect": 4200}
 ORDER = ("mlflow", "prefect", "worker")
 STARTUP_SECONDS = 90.0
-HANGING_SECONDS = 15.0
-"""A server that lives and does not answer for so long is started anew."""
+HANGING_SECONDS = 90.0
+"""A server that lives and does not answer for so long is started anew; on a busy machine one that
+is well may be silent for half a minute, and runs depend on it."""
 
 
 @dataclass(frozen=True)
