@@ -1,7 +1,8 @@
 """Each way to a figure in turn, round after round, so that all meet the same weather.
 
 Seconds are of this process on the processor, summed over its threads, and those on the wall: on a
-machine that others use only the former say something; they are what ratios are taken of.
+machine that others use only the former say something; they are what ratios are taken of. With more
+than one thread they count those that wait for each other too, so measure with one.
 """
 
 import statistics
