@@ -63,6 +63,7 @@ def test_a_port_of_somebody_else_is_refused_and_nothing_is_left(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_up_runs_mends_and_down_leaves_nothing(line: Line, mark: str) -> None:
     install(line.root)
     prefect, mlflow = free_port(), free_port()
