@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.distances", description=__doc__)
     parser.add_argument("--dims", type=int, nargs="+", default=[64, 768, 2048])
     parser.add_argument("--rounds", type=int, default=3, help="of every way, in turn")
-    parser.add_argument("--large-rounds", type=int, default=1, help="the same from 1024 dimensions")
+    parser.add_argument("--large-rounds", type=int, default=3, help="the same from 1024 dimensions")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of all features")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")

@@ -6,7 +6,7 @@ the sum of the singular values s of K = F1' F2: real, never negative, and define
 covariances, where a general matrix root is not. Two ways to s:
 
 * eigenvalues of K K' on its smaller side, which are s^2: less than half the time of singular values
-  at 2048 dimensions, but each s^2 is only right to e = eps s_1^2, so each s to min(sqrt(e), e / 2s);
+  at 2048 dimensions, but each s^2 is right to e = eps s_1^2 only, so each s to min(sqrt e, e / 2s);
 * singular values of K, each right to eps s_1.
 
 The first is taken where that bound, summed over s, shows it to be right to `TOLERANCE` of
