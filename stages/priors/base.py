@@ -11,17 +11,26 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import MemberOptions
 from stages.core.shapes import Labels, Nats
-from stages.heads.base import EXACT, Exactness, HeadOptions, SamplerSettings
+from stages.heads.base import (
+    EXACT,
+    Exactness,
+    HeadOptions,
+    KnownTokens,
+    SamplerSettings,
+    TokenDraw,
+)
+from stages.nn.class_labels import rows_of_pass
 from stages.nn.schedules import Step
 
 __all__ = [
+    "AutoregressivePrior",
     "Completion",
     "KnownLatents",
     "LatentsAndLabels",
@@ -212,6 +221,92 @@ class Prior(nn.Module, ABC):
             f"{type(self).__name__} draws whole grids only and cannot complete one; choose an "
             "autoregressive prior to complete images (prior.kind: transformer, say)"
         )
+
+
+class AutoregressivePrior(Prior):
+    """A prior that draws its tokens one by one, each given all before it.
+
+    To sample and to complete are one walk through the tokens: what differs is who says what the
+    next token is.
+
+    Attributes:
+        label_dropout: How often training hid the class.
+    """
+
+    label_dropout: float
+
+    @abstractmethod
+    def walk(
+        self,
+        classes: Int[Tensor, " rows"],
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        draw: TokenDraw,
+    ) -> Tensor:
+        """Go through all tokens, with a cache; returns the latents.
+
+        Args:
+            classes: Of every row; twice as many rows as images in a guided pass, the second half
+                without the class.
+            uniforms: Numbers of each image, in the order of storage.
+            draw: Says what each token is.
+        """
+
+    def in_order(
+        self, stored: Shaped[Tensor, "batch *channels grid_height grid_width"]
+    ) -> Shaped[Tensor, "batch tokens *channels"]:
+        """Cells, or what is said of them, from the order of storage to that of the walk.
+
+        Raster order; channels, where there are any, go behind the tokens.
+        """
+        return stored.flatten(1) if stored.dim() == 3 else stored.flatten(2).mT
+
+    def sample(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+    ) -> Tensor:
+        """Latents drawn token by token; under guidance both passes share a batch.
+
+        Raises:
+            ParamsError: If guidance is asked for without classes or without label dropout.
+        """
+        return self._walked(labels, uniforms, TokenDraw(settings, self.spec.tokens))
+
+    def complete(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        settings: SamplerSettings,
+        known: KnownLatents,
+    ) -> Completion:
+        """Exact where the known cells come before all others in the order of the walk.
+
+        Raises:
+            ParamsError: As for `sample`.
+        """
+        given = KnownTokens(self.in_order(known.latents), self.in_order(known.mask))
+        draw = TokenDraw(settings, self.spec.tokens, given)
+        latents = self._walked(labels, uniforms, draw)
+        assert draw.log_weight is not None
+        return Completion(latents, draw.log_weight, exact=given.come_first)
+
+    @torch.no_grad()
+    def _walked(
+        self,
+        labels: Labels | None,
+        uniforms: Float[Tensor, "batch tokens noise_dim"],
+        draw: TokenDraw,
+    ) -> Tensor:
+        classes = rows_of_pass(
+            labels, self.num_classes, self.label_dropout, draw.settings.guidance, uniforms
+        )
+        return self.walk(classes, uniforms, draw)
+
+    def _stored(self, tokens: Shaped[Tensor, "batch tokens *channels"]) -> Tensor:
+        """Back from raster order to the grid, channels first."""
+        tokens = tokens if tokens.dim() == 2 else tokens.mT.contiguous()
+        return tokens.unflatten(-1, (self.spec.grid_height, self.spec.grid_width))
 
 
 def completion_of_independent_cells(drawn: Tensor, known: KnownLatents) -> Completion:

@@ -27,12 +27,12 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import load_member
 from stages.core.shapes import Codes, Labels, Nats
-from stages.heads.base import Head, HeadOptions, KnownTokens, SamplerSettings, TokenDraw
-from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
+from stages.heads.base import Head, HeadOptions, TokenDraw
+from stages.nn.class_labels import classes_of, drop_classes
 from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD, Transformer
 from stages.nn.transformer_options import CausalTransformerOptions
-from stages.priors.base import Completion, KnownLatents, Prior, PriorOptions
+from stages.priors.base import AutoregressivePrior, PriorOptions
 
 __all__ = ["DepthTransformerOptions", "DepthTransformerPrior"]
 
@@ -68,7 +68,7 @@ class DepthTransformerOptions(CausalTransformerOptions, PriorOptions):
             )
 
 
-class DepthTransformerPrior(Prior):
+class DepthTransformerPrior(AutoregressivePrior):
     """A transformer along the cells and a small one down the stack of each."""
 
     def __init__(
@@ -132,47 +132,13 @@ class DepthTransformerPrior(Prior):
         down = torch.cat([cells.unsqueeze(2), sums[:, :, :-1]], dim=2) + self.depth_position
         return self.depth(down.flatten(0, 1)).unflatten(0, down.shape[:2])
 
-    def sample(
+    def walk(
         self,
-        labels: Labels | None,
-        uniforms: Float[Tensor, "batch tokens noise_dim"],
-        settings: SamplerSettings,
-    ) -> Codes:
-        """Stacks drawn cell by cell, each from the top, with a cache for cells and one for depths.
-
-        Raises:
-            ParamsError: If guidance is asked for without classes or without label dropout.
-        """
-        return self._walk(labels, uniforms, TokenDraw(settings, self.spec.tokens))
-
-    def complete(
-        self,
-        labels: Labels | None,
-        uniforms: Float[Tensor, "batch tokens noise_dim"],
-        settings: SamplerSettings,
-        known: KnownLatents,
-    ) -> Completion:
-        """Exact where the known stacks come first in raster order.
-
-        Raises:
-            ParamsError: As for `sample`.
-        """
-        given = KnownTokens(self._by_cell(known.latents), self._by_cell(known.mask))
-        draw = TokenDraw(settings, self.spec.tokens, given)
-        latents = self._walk(labels, uniforms, draw)
-        assert draw.log_weight is not None
-        return Completion(latents, draw.log_weight, exact=given.come_first)
-
-    @torch.no_grad()
-    def _walk(
-        self,
-        labels: Labels | None,
+        classes: Int[Tensor, " rows"],
         uniforms: Float[Tensor, "batch tokens noise_dim"],
         draw: TokenDraw,
     ) -> Codes:
-        classes = rows_of_pass(
-            labels, self.num_classes, self.label_dropout, draw.settings.guidance, uniforms
-        )
+        """Cell by cell, and down each stack, with a cache for either."""
         # Numbers lie as the codes do: all cells of the first grid, then those of the second.
         by_cell = uniforms.unflatten(1, (len(self.heads), -1)).unbind(dim=2)
         inputs = self.class_embedding(classes)
@@ -201,9 +167,9 @@ class DepthTransformerPrior(Prior):
             inputs = total
         return torch.stack(codes, dim=1), total
 
-    def _by_cell(self, grids: Shaped[Tensor, "batch 1 tokens"]) -> Shaped[Tensor, "batch tokens"]:
+    def in_order(self, stored: Shaped[Tensor, "batch 1 tokens"]) -> Shaped[Tensor, "batch tokens"]:
         """From the order of storage, grid after grid, to that of generation, stack after stack."""
-        return grids.flatten(1).unflatten(1, (len(self.heads), -1)).mT.flatten(1)
+        return stored.flatten(1).unflatten(1, (len(self.heads), -1)).mT.flatten(1)
 
     def _log_prob(self, latents: Codes, classes: Classes) -> Nats:
         stacks = latents.unflatten(2, (len(self.heads), -1)).squeeze(1)

@@ -26,11 +26,11 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import load_member
 from stages.core.shapes import Labels, Nats
-from stages.heads.base import Head, HeadOptions, KnownTokens, SamplerSettings, TokenDraw
-from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
+from stages.heads.base import Head, HeadOptions, TokenDraw
+from stages.nn.class_labels import classes_of, drop_classes
 from stages.nn.gated_stacks import GatedStacks
 from stages.nn.schedules import Step
-from stages.priors.base import Completion, KnownLatents, Prior, PriorOptions
+from stages.priors.base import AutoregressivePrior, PriorOptions
 
 __all__ = ["PixelCnnOptions", "PixelCnnPrior"]
 
@@ -75,7 +75,7 @@ class PixelCnnOptions(PriorOptions):
             )
 
 
-class PixelCnnPrior(Prior):
+class PixelCnnPrior(AutoregressivePrior):
     """Autoregressive prior over a grid of codes or of continuous cells."""
 
     def __init__(
@@ -97,7 +97,7 @@ class PixelCnnPrior(Prior):
     def log_prob(self, latents: Tensor, labels: Labels | None) -> Nats:
         """log p(latents given labels) in nats per image; None: under 'no class'."""
         classes = classes_of(labels, self.num_classes, latents)
-        tokens = self._tokens(latents)
+        tokens = self.in_order(latents)
         return self.head.log_prob(self.hidden(tokens, classes), tokens).sum(dim=1)
 
     def loss(
@@ -106,7 +106,7 @@ class PixelCnnPrior(Prior):
         """The head's loss, mean over tokens, some labels replaced by 'no class'."""
         classes = classes_of(labels, self.num_classes, latents)
         classes = drop_classes(classes, self.num_classes, self.label_dropout)
-        tokens = self._tokens(latents)
+        tokens = self.in_order(latents)
         return self.head.loss(self.hidden(tokens, classes), tokens).mean()
 
     def hidden(
@@ -122,47 +122,13 @@ class PixelCnnPrior(Prior):
         embedded = self._embedded(tokens).unflatten(2, grid)
         return self.norm(self.stacks(embedded, self._told(classes)).flatten(2).mT)
 
-    def sample(
+    def walk(
         self,
-        labels: Labels | None,
-        uniforms: Float[Tensor, "batch tokens noise_dim"],
-        settings: SamplerSettings,
-    ) -> Tensor:
-        """Latents drawn cell by cell; under guidance both passes share a batch.
-
-        Raises:
-            ParamsError: If guidance is asked for without classes or without label dropout.
-        """
-        return self._walk(labels, uniforms, TokenDraw(settings, self.spec.tokens))
-
-    def complete(
-        self,
-        labels: Labels | None,
-        uniforms: Float[Tensor, "batch tokens noise_dim"],
-        settings: SamplerSettings,
-        known: KnownLatents,
-    ) -> Completion:
-        """Exact where the known cells come before all others in raster order.
-
-        Raises:
-            ParamsError: As for `sample`.
-        """
-        given = KnownTokens(self._tokens(known.latents), known.mask.flatten(1))
-        draw = TokenDraw(settings, self.spec.tokens, given)
-        latents = self._walk(labels, uniforms, draw)
-        assert draw.log_weight is not None
-        return Completion(latents, draw.log_weight, exact=given.come_first)
-
-    @torch.no_grad()
-    def _walk(
-        self,
-        labels: Labels | None,
+        classes: Int[Tensor, " rows"],
         uniforms: Float[Tensor, "batch tokens noise_dim"],
         draw: TokenDraw,
     ) -> Tensor:
-        classes = rows_of_pass(
-            labels, self.num_classes, self.label_dropout, draw.settings.guidance, uniforms
-        )
+        """Along the rows of the grid, left to right."""
         rows, columns = self.spec.grid_height, self.spec.grid_width
         cache = self.stacks.new_cache(self._told(classes), rows, columns)
         tokens, embedded = [], []
@@ -174,19 +140,10 @@ class PixelCnnPrior(Prior):
             tokens.append(draw(self.head, hidden, numbers))
             cell = self._embedded(tokens[-1].unsqueeze(1)).unsqueeze(2)
             embedded.append(cell.repeat(len(classes) // len(cell), 1, 1, 1))
-        return self._grid(torch.stack(tokens, dim=1))
+        return self._stored(torch.stack(tokens, dim=1))
 
     def _embedded(self, tokens: Tensor) -> Float[Tensor, "batch width tokens"]:
         return self.input_norm(self.head.embed(tokens)).mT
 
     def _told(self, classes: Int[Tensor, " batch"]) -> Float[Tensor, "batch layers stacks gates"]:
         return self.class_biases(classes).unflatten(1, (len(self.stacks.layers), 2, -1))
-
-    def _tokens(self, latents: Tensor) -> Tensor:
-        # The two grid axes are last in both kinds; channels go behind the tokens.
-        tokens = latents.flatten(-2)
-        return tokens if self.spec.kind == "codes" else tokens.mT
-
-    def _grid(self, tokens: Tensor) -> Tensor:
-        tokens = tokens if self.spec.kind == "codes" else tokens.mT.contiguous()
-        return tokens.unflatten(-1, (self.spec.grid_height, self.spec.grid_width))

@@ -28,14 +28,14 @@ from torch import Tensor, nn
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.sections import load_member
 from stages.core.shapes import Labels, Nats
-from stages.heads.base import Head, HeadOptions, KnownTokens, SamplerSettings, TokenDraw
-from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
+from stages.heads.base import Head, HeadOptions, TokenDraw
+from stages.nn.class_labels import classes_of, drop_classes
 from stages.nn.orders import draw_orders, random_share
 from stages.nn.positions import LearnedPositions, Order, RotaryPositions
 from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD, Transformer
 from stages.nn.transformer_options import CausalTransformerOptions
-from stages.priors.base import Completion, KnownLatents, Prior, PriorOptions
+from stages.priors.base import AutoregressivePrior, PriorOptions
 
 __all__ = ["TransformerOptions", "TransformerPrior"]
 
@@ -79,7 +79,7 @@ class TransformerOptions(CausalTransformerOptions, PriorOptions):
         return self
 
 
-class TransformerPrior(Prior):
+class TransformerPrior(AutoregressivePrior):
     """Autoregressive prior over a grid of codes or of continuous cells."""
 
     def __init__(
@@ -105,7 +105,7 @@ class TransformerPrior(Prior):
     def log_prob(self, latents: Tensor, labels: Labels | None) -> Nats:
         """log p(latents given labels) in nats per image; None: under 'no class'."""
         classes = classes_of(labels, self.num_classes, latents)
-        tokens = self._tokens(latents)
+        tokens = self.in_order(latents)
         return self.head.log_prob(self.hidden(tokens, classes), tokens).sum(dim=1)
 
     def loss(
@@ -114,7 +114,7 @@ class TransformerPrior(Prior):
         """The head's loss, mean over tokens, some labels replaced by 'no class'."""
         classes = classes_of(labels, self.num_classes, latents)
         classes = drop_classes(classes, self.num_classes, self.label_dropout)
-        tokens, order = self._tokens(latents), None
+        tokens, order = self.in_order(latents), None
         if self.anneal is not None:
             share = random_share(step, *self.anneal)
             order = draw_orders(*tokens.shape[:2], share, tokens.device)
@@ -136,47 +136,13 @@ class TransformerPrior(Prior):
         told = self.positions.told(order)
         return self.transformer(inputs + told, self.positions.rotations(order))
 
-    def sample(
+    def walk(
         self,
-        labels: Labels | None,
-        uniforms: Float[Tensor, "batch tokens noise_dim"],
-        settings: SamplerSettings,
-    ) -> Tensor:
-        """Latents drawn token by token with a cache; under guidance both passes share a batch.
-
-        Raises:
-            ParamsError: If guidance is asked for without classes or without label dropout.
-        """
-        return self._walk(labels, uniforms, TokenDraw(settings, self.spec.tokens))
-
-    def complete(
-        self,
-        labels: Labels | None,
-        uniforms: Float[Tensor, "batch tokens noise_dim"],
-        settings: SamplerSettings,
-        known: KnownLatents,
-    ) -> Completion:
-        """Exact where the known cells come before all others in raster order.
-
-        Raises:
-            ParamsError: As for `sample`.
-        """
-        given = KnownTokens(self._tokens(known.latents), known.mask.flatten(1))
-        draw = TokenDraw(settings, self.spec.tokens, given)
-        latents = self._walk(labels, uniforms, draw)
-        assert draw.log_weight is not None
-        return Completion(latents, draw.log_weight, exact=given.come_first)
-
-    @torch.no_grad()
-    def _walk(
-        self,
-        labels: Labels | None,
+        classes: Int[Tensor, " rows"],
         uniforms: Float[Tensor, "batch tokens noise_dim"],
         draw: TokenDraw,
     ) -> Tensor:
-        classes = rows_of_pass(
-            labels, self.num_classes, self.label_dropout, draw.settings.guidance, uniforms
-        )
+        """Along the rows of the grid, left to right."""
         inputs = self.class_embedding(classes)
         cache = self.transformer.new_cache(inputs, self.spec.tokens)
         places, rotations = self.positions.told(None)[0], self.positions.rotations(None)
@@ -186,13 +152,4 @@ class TransformerPrior(Prior):
             tokens.append(draw(self.head, hidden, numbers))
             inputs = self.head.embed(tokens[-1].unsqueeze(1)).squeeze(1)
             inputs = inputs.repeat(len(classes) // len(inputs), 1)
-        return self._grid(torch.stack(tokens, dim=1))
-
-    def _tokens(self, latents: Tensor) -> Tensor:
-        # The two grid axes are last in both kinds; channels go behind the tokens.
-        tokens = latents.flatten(-2)
-        return tokens if self.spec.kind == "codes" else tokens.mT
-
-    def _grid(self, tokens: Tensor) -> Tensor:
-        tokens = tokens if self.spec.kind == "codes" else tokens.mT.contiguous()
-        return tokens.unflatten(-1, (self.spec.grid_height, self.spec.grid_width))
+        return self._stored(torch.stack(tokens, dim=1))

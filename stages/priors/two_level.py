@@ -24,14 +24,14 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import load_member
 from stages.core.shapes import Codes, Labels, Nats
-from stages.heads.base import Head, HeadOptions, KnownTokens, SamplerSettings, TokenDraw
-from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
+from stages.heads.base import Head, HeadOptions, TokenDraw
+from stages.nn.class_labels import classes_of, drop_classes
 from stages.nn.code_grids import grids_of_row, row_of_grids
 from stages.nn.residual import residual_blocks
 from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD, Transformer
 from stages.nn.transformer_options import CausalTransformerOptions
-from stages.priors.base import Completion, KnownLatents, Prior, PriorOptions
+from stages.priors.base import AutoregressivePrior, PriorOptions
 
 __all__ = ["TwoLevelOptions", "TwoLevelPrior"]
 
@@ -76,7 +76,7 @@ class TwoLevelOptions(CausalTransformerOptions, PriorOptions):
             )
 
 
-class TwoLevelPrior(Prior):
+class TwoLevelPrior(AutoregressivePrior):
     """A transformer over coarse codes and another over fine ones."""
 
     def __init__(
@@ -105,47 +105,13 @@ class TwoLevelPrior(Prior):
         classes = drop_classes(classes, self.num_classes, self.label_dropout)
         return -self._log_prob(latents, classes).mean() / self.spec.tokens
 
-    def sample(
+    def walk(
         self,
-        labels: Labels | None,
-        uniforms: Float[Tensor, "batch tokens noise_dim"],
-        settings: SamplerSettings,
-    ) -> Codes:
-        """Coarse codes, then fine ones given them, each with a cache.
-
-        Raises:
-            ParamsError: If guidance is asked for without classes or without label dropout.
-        """
-        return self._walk(labels, uniforms, TokenDraw(settings, self.spec.tokens))
-
-    def complete(
-        self,
-        labels: Labels | None,
-        uniforms: Float[Tensor, "batch tokens noise_dim"],
-        settings: SamplerSettings,
-        known: KnownLatents,
-    ) -> Completion:
-        """Exact where the known cells come first: coarse ones in raster order, then fine ones.
-
-        Raises:
-            ParamsError: As for `sample`.
-        """
-        given = KnownTokens(known.latents.flatten(1), known.mask.flatten(1))
-        draw = TokenDraw(settings, self.spec.tokens, given)
-        latents = self._walk(labels, uniforms, draw)
-        assert draw.log_weight is not None
-        return Completion(latents, draw.log_weight, exact=given.come_first)
-
-    @torch.no_grad()
-    def _walk(
-        self,
-        labels: Labels | None,
+        classes: Int[Tensor, " rows"],
         uniforms: Float[Tensor, "batch tokens noise_dim"],
         draw: TokenDraw,
     ) -> Codes:
-        classes = rows_of_pass(
-            labels, self.num_classes, self.label_dropout, draw.settings.guidance, uniforms
-        )
+        """Coarse codes, then fine ones given them."""
         tokens = self.coarse.spec.tokens
         coarse = self.coarse.sample(classes, uniforms[:, :tokens], draw, None)
         context = self.context(coarse)
