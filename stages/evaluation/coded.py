@@ -21,7 +21,7 @@ from stages.core.stage import Run
 from stages.evaluation.line import Line
 from stages.evaluation.observe import chunks, evenly_spaced, observe_test
 from stages.evaluation.options import EvaluateOptions
-from stages.evaluation.protocols import protocol_of_test
+from stages.evaluation.protocols import protocol_of_test, told_to_prior
 from stages.metrics.figure import Figure
 from stages.metrics.likelihood import TwoStageLikelihood
 
@@ -61,7 +61,7 @@ def code_test(
     metric = TwoStageLikelihood(line.latents.spec, line.first_stage.image, discretized=True)
     for seen, _ in observe_test(line, rows, options.batch_size, seed, device):
         metric.update(seen)
-    protocol = protocol_of_test(line, rows, seed)
+    protocol = told_to_prior(line, protocol_of_test(line, rows, seed))
     [computed] = [f for f in metric.figures(protocol) if f.name == "total_bits_per_dim"]
     dims = len(rows) * line.first_stage.image.dims
     how = protocol.also(

@@ -13,6 +13,7 @@ from stages.metrics.protocol import Protocol, SamplerRecord
 __all__ = [
     "in_features",
     "label_balance",
+    "protocol_of_test",
     "protocols_of_sets",
     "told_to_prior",
 ]
@@ -29,7 +30,7 @@ def protocols_of_sets(line: Line, sets: dict[str, ImageSet], seed: int) -> dict[
         seed: Of the posterior draws.
     """
     reference_n = len(sets["test"])
-    of_test = _protocol(line, "test split", reference_n, sets["test"].labels).also(seed=seed)
+    of_test = _of_test(line, reference_n, sets["test"].labels, seed)
     train = sets["train"]
     floor = evenly_spaced(len(train), len(sets["samples"]))
     floor_labels = None if train.labels is None else train.labels[floor]
@@ -41,6 +42,19 @@ def protocols_of_sets(line: Line, sets: dict[str, ImageSet], seed: int) -> dict[
             chosen="evenly spaced, at most as many as there are samples"
         ),
     }
+
+
+def protocol_of_test(line: Line, rows: np.ndarray, seed: int) -> Protocol:
+    """Of figures about some test images.
+
+    Args:
+        line: What is judged.
+        rows: Rows of the latents' test split.
+        seed: Of the posterior draws.
+    """
+    split, latents = line.prepared.split("test"), line.latents.split("test")
+    labels = None if split.labels is None else split.labels[latents.index[rows]]
+    return _of_test(line, len(rows), labels, seed)
 
 
 def told_to_prior(line: Line, protocol: Protocol) -> Protocol:
@@ -84,6 +98,10 @@ def label_balance(labels: np.ndarray | None, names: list[str]) -> str | dict[str
     if len(set(counts)) == 1:
         return "equal"
     return dict(zip(names, counts, strict=True))
+
+
+def _of_test(line: Line, count: int, labels: np.ndarray | None, seed: int) -> Protocol:
+    return _protocol(line, "test split", count, labels).also(seed=seed)
 
 
 def _of_samples(line: Line, reference_n: int, labels: np.ndarray | None) -> Protocol:

@@ -185,7 +185,10 @@ def test_the_gain_of_a_prior_is_the_difference_of_the_bounds_on_the_same_draws()
         def log_prob(self, latents, labels):
             return super().log_prob(latents / 2, labels) - 2 * math.log(2)
 
-    options, head = ReferenceOptions(kind="reference"), CategoricalOptions(kind="categorical")
+    options, head = (
+        ReferenceOptions(kind="reference"),
+        CategoricalOptions(kind="categorical", tied=False),
+    )
     model, images = LinearGaussian(displaced=0.2, widened=0.4), some_images(6)
     weighs = [
         two_stage_log_weights(model, prior(options, head, spec(), num_classes=0), spec())
