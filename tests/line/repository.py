@@ -22,6 +22,7 @@ TINY: dict[str, dict[str, Any]] = {
     "prior": {"layers": 1, "width": 16, "num_heads": 2},
     "train_prior": {"steps": 40, "validate_every": 20, "warmup_steps": 2},
     "sampling": {"count": 20, "batch_size": 10},
+    "evaluate": {"neighbour_queries": 10},
 }
 
 

@@ -40,6 +40,8 @@ SHORT = {
     "sampling.count": 12,
     "evaluate.max_images": 100,
     "evaluate.neighbour_queries": 10,
+    "evaluate.distances.resamples": 10,
+    "evaluate.distances.infinity_points": 3,
 }
 BASE = (PROJECT / "params.yaml").read_text()
 WITH_ITS_OWN_PRIOR = {"plain", "laplace", "conditional", "vq"}
