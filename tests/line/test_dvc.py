@@ -71,6 +71,7 @@ def test_going_back_restores_from_the_run_cache(line):
     assert line.git("status", "--porcelain") == "", "dvc.lock is that of the first run again"
 
 
+@pytest.mark.slow
 def test_force_gives_the_same_bytes(line):
     before = line.hashes()
     assert ran(line.dvc("repro", "--force")) == STAGES

@@ -74,7 +74,17 @@ def prepared(tmp_path_factory):
     return folder / "data"
 
 
-@pytest.mark.parametrize("name", COMPARISON.members)
+def one_of_each():
+    """All members; of those made of the same kinds, all but the first are slow."""
+    seen = set()
+    for name, member in COMPARISON.members.items():
+        kinds = frozenset((section, values["kind"]) for section, values in member.sections.items())
+        kinds -= {("objective", "beta")}  # what params.yaml has
+        yield pytest.param(name, marks=[pytest.mark.slow] if kinds in seen else [])
+        seen.add(kinds)
+
+
+@pytest.mark.parametrize("name", list(one_of_each()))
 def test_a_member_goes_through_the_line(name, prepared, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(prepared, tmp_path / "data")

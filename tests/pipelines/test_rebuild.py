@@ -20,6 +20,7 @@ def client_of(root: Path) -> MlflowClient:
     return MlflowClient(tracking_uri=tracking_uri(root))
 
 
+@pytest.mark.slow
 def test_a_line_comes_out_the_same(
     line: Line, api_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ def again(line: Line, first: str, values: Mapping[str, Any]) -> LineResult:
     return result
 
 
+@pytest.mark.slow
 def test_only_what_follows_runs_and_the_project_keeps_everything(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
