@@ -48,7 +48,7 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.randomness import torch_stream
 from stages.heads.base import Exactness, Head, HeadOptions, SamplerSettings, refuse_truncation
 from stages.nn.inverse_cdf import normal_from_uniform
-from stages.nn.token_mlp import TokenMLP
+from stages.nn.token_mlp import TokenMLP, guided
 
 __all__ = ["DiffusionHead", "DiffusionOptions"]
 
@@ -218,10 +218,12 @@ class DiffusionHead(Head):
 
             def guesses(state: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
                 times = time.expand(len(state))
-                velocity = self._velocity(state, times, told)
-                if told_less is not None:
-                    without_class = self._velocity(state, times, told_less)
-                    velocity = without_class + settings.guidance * (velocity - without_class)
+                velocity = guided(
+                    lambda condition: self._velocity(state, times, condition),
+                    told,
+                    told_less,
+                    settings.guidance,
+                )
                 angle = self._angles(time)
                 signal, blur = angle.cos(), angle.sin()
                 return signal * state - blur * velocity, blur * state + signal * velocity

@@ -34,7 +34,7 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.heads.base import Exactness, Head, HeadOptions, SamplerSettings, refuse_truncation
 from stages.nn.inverse_cdf import normal_from_uniform
 from stages.nn.ode import Solver, integrated
-from stages.nn.token_mlp import TokenMLP
+from stages.nn.token_mlp import TokenMLP, guided
 
 __all__ = ["FlowHead", "FlowOptions"]
 
@@ -173,11 +173,12 @@ class FlowHead(Head):
 
             def field(state: Tensor, time: float) -> Tensor:
                 times = state.new_full((len(state),), time)
-                slope = self.velocity(state, times, told)
-                if told_less is None:
-                    return slope
-                without_class = self.velocity(state, times, told_less)
-                return without_class + settings.guidance * (slope - without_class)
+                return guided(
+                    lambda condition: self.velocity(state, times, condition),
+                    told,
+                    told_less,
+                    settings.guidance,
+                )
 
             noise = settings.variance_temperature * normal_from_uniform(uniforms.float())
             return integrated(

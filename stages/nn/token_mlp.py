@@ -14,13 +14,14 @@ over time follow badly.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["TokenMLP"]
+__all__ = ["TokenMLP", "guided"]
 
 _FREQUENCIES = 32
 _SLOWEST, _FASTEST = 0.5 * math.pi, 32 * math.pi
@@ -76,6 +77,27 @@ class TokenMLP(nn.Module):
         for block in self.blocks:
             stream = block(stream, told)
         return self.project_out(_modulated(stream, *self.modulation(told).chunk(2, dim=-1)))
+
+
+def guided(
+    field: Callable[[Condition], Tensor],
+    told: Condition,
+    told_less: Condition | None,
+    guidance: float,
+) -> Tensor:
+    """What a network says, led away from what it says without the class.
+
+    Args:
+        field: Its answer under a condition.
+        told: Condition with the class.
+        told_less: Condition without; None: not guided.
+        guidance: 1 is `told` alone.
+    """
+    given = field(told)
+    if told_less is None:
+        return given
+    without_class = field(told_less)
+    return without_class + guidance * (given - without_class)
 
 
 class _Block(nn.Module):
