@@ -53,13 +53,27 @@ class Member(Section):
 
 
 class Comparison(Section):
-    """The content of the file."""
+    """The content of a file that lists its members."""
 
     preset: str | None
     """Preset that the members change; null: params.yaml as it stands."""
     autoencoder_seconds: float
     prior_seconds: float
     members: dict[str, Member]
+
+
+class Adapted(Section):
+    """The content of a file that has the members of another, set to other data."""
+
+    preset: str | None
+    autoencoder_seconds: float
+    prior_seconds: float
+    members_of: str
+    """Name of the other file."""
+    values: dict[str, Any]
+    """`section.key` -> value, for every member whose sections have that key."""
+    members: dict[str, Member]
+    """More of them, or others in place of those of the same name."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +110,33 @@ def read_comparison(name: str) -> Comparison:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ParamsError(f"families {name!r}: no such file; {hint}there are: {', '.join(known)}")
     path = FOLDER / f"{name}.yaml"
-    return validate(Comparison, read_yaml(path), source=str(path))
+    content = read_yaml(path)
+    if "members_of" not in content:
+        return validate(Comparison, content, source=str(path))
+    adapted = validate(Adapted, content, source=str(path))
+    return Comparison(
+        members=_adapted_members(adapted, str(path)),
+        **adapted.model_dump(include={"preset", "autoencoder_seconds", "prior_seconds"}),
+    )
+
+
+def _adapted_members(adapted: Adapted, source: str) -> dict[str, Member]:
+    members = read_comparison(adapted.members_of).members
+    unused = set(adapted.values)
+    for name, member in members.items():
+        sections = {section: dict(content) for section, content in member.sections.items()}
+        for path, value in adapted.values.items():
+            section, _, key = path.partition(".")
+            if key in sections.get(section, {}):
+                sections[section][key] = value
+                unused.discard(path)
+        members[name] = member.model_copy(update={"sections": sections})
+    if unused:
+        raise ParamsError(
+            f"{source}: values {min(unused)}: must be a key of some member's section; no member of "
+            f"{adapted.members_of} has it"
+        )
+    return members | adapted.members
 
 
 def compare(root: Path, name: str, only: list[str], log: Callable[[str], None]) -> list[Outcome]:

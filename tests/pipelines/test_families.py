@@ -43,6 +43,53 @@ def test_every_member_of_every_comparison_is_valid(name):
             check(YAML(typ="safe").load(text), source=name)
 
 
+def written(folder, monkeypatch, name, text):
+    monkeypatch.setattr(family_comparison, "FOLDER", folder)
+    (folder / f"{name}.yaml").write_text(text)
+
+
+BASE = """
+preset: null
+autoencoder_seconds: 1.0
+prior_seconds: 1.0
+members:
+  a:
+    about: first
+    sections: {bottleneck: {kind: fsq, levels: [4]}}
+    own_prior: {kind: uniform}
+    learned: true
+  b: {about: second, sections: {}, own_prior: {kind: uniform}, learned: true}
+"""
+ADAPTED = """
+preset: fashion_vq
+autoencoder_seconds: 2.0
+prior_seconds: 3.0
+members_of: base
+values: {VALUES}
+members:
+  b: {about: another, sections: {}, own_prior: {kind: uniform}, learned: false}
+"""
+
+
+def test_a_comparison_adapts_the_members_of_another(tmp_path, monkeypatch):
+    written(tmp_path, monkeypatch, "base", BASE)
+    written(
+        tmp_path, monkeypatch, "more", ADAPTED.replace("{VALUES}", "{bottleneck.levels: [8, 8]}")
+    )
+    more = read_comparison("more")
+    assert (more.preset, more.autoencoder_seconds, more.prior_seconds) == ("fashion_vq", 2.0, 3.0)
+    assert more.members["a"].sections == {"bottleneck": {"kind": "fsq", "levels": [8, 8]}}
+    assert more.members["b"].about == "another" and list(more.members) == ["a", "b"]
+    assert read_comparison("base").members["a"].sections["bottleneck"]["levels"] == [4]
+
+
+def test_a_value_that_no_member_has_is_told(tmp_path, monkeypatch):
+    written(tmp_path, monkeypatch, "base", BASE)
+    written(tmp_path, monkeypatch, "more", ADAPTED.replace("{VALUES}", "{bottleneck.level: 8}"))
+    with pytest.raises(ParamsError, match=r"values bottleneck.level: must be a key .* of base has"):
+        read_comparison("more")
+
+
 def test_comparisons_say_how_they_are_run():
     for name in comparisons():
         lines = (PROJECT / "pipelines/families" / f"{name}.yaml").read_text().splitlines()
