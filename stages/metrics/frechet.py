@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from stages.metrics.base import Figure, Protocol
+from stages.metrics.base import Figure
 from stages.metrics.feature_set import FeatureSet
 from stages.metrics.gaussian import FeatureMoments, Gaussian
 from stages.metrics.matrix_root import root_trace
@@ -38,7 +38,6 @@ from stages.metrics.pair import Pair
 __all__ = [
     "FeatureMoments",
     "frechet_distance",
-    "frechet_figure",
     "frechet_figures",
     "frechet_slopes",
     "gaussian_distance",
@@ -94,16 +93,3 @@ def frechet_slopes(samples: FeatureSet, reference: Gaussian) -> Float64[np.ndarr
         slopes.append(centred @ shift + curved * unbiased)
     found = torch.cat(slopes)
     return (found - found.mean()).numpy()
-
-
-def frechet_figure(
-    name: str, images: FeatureMoments, reference: FeatureMoments, protocol: Protocol
-) -> Figure:
-    """The distance of `images` from `reference` as a figure; names both counts."""
-    how = protocol.also(
-        feature_dim=len(reference.mean),
-        reference_n=reference.count,
-        covariance="unbiased, float64",
-    )
-    value = frechet_distance(images, reference)
-    return Figure(name, value, _UNIT, "lower", images.count, how)

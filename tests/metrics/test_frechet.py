@@ -8,13 +8,11 @@ from stages.metrics import feature_set
 from stages.metrics.frechet import (
     FeatureMoments,
     frechet_distance,
-    frechet_figure,
     frechet_figures,
     frechet_slopes,
     gaussian_distance,
 )
 from stages.metrics.gaussian import Gaussian
-from tests.metrics.examples import PROTOCOL
 from tests.metrics.feature_sets import normal, pair
 
 random = torch.Generator().manual_seed(0)
@@ -97,11 +95,8 @@ def test_few_images_look_further_away_than_they_are() -> None:
 
 
 def test_the_figure_names_both_counts() -> None:
-    figure = frechet_figure(
-        "frechet_classifier", moments(torch.zeros(3, 2)), moments(torch.zeros(5, 2)), PROTOCOL
-    )
-    assert (figure.n, figure.protocol.reference_n) == (3, 5)
-    assert figure.protocol.resize == PROTOCOL.resize
+    [figure] = frechet_figures(pair(normal(30, 2, seed=1), normal(50, 2, seed=2), resamples=0))
+    assert (figure.n, figure.protocol.reference_n) == (30, 50)
 
 
 def test_agrees_with_torchmetrics() -> None:
