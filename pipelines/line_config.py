@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["LineConfig", "StagesConfig"]
+__all__ = ["LineConfig", "StagesConfig", "SweepConfig"]
 
 
 class _Changes(BaseModel):
@@ -58,3 +58,35 @@ class LineConfig(StagesConfig, _Changes):
     """How to run the line, with changes of params.yaml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SweepConfig(BaseModel):
+    """Which sweep, and how it is run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="A file of pipelines/sweeps.")
+    set: dict[str, Any] = Field(
+        default_factory=dict,
+        description='Values under all branches, e.g. {"train_prior.steps": 1000}.',
+    )
+    parallel: int | None = Field(
+        default=None, gt=0, description="Branches side by side; empty: as the file has it."
+    )
+    slots: str | None = Field(
+        default=None,
+        description="Prefect's global concurrency limit (e.g. gpu) of which every branch at work "
+        "takes one slot; empty: none.",
+    )
+    timeout_minutes: float = Field(
+        default=240, gt=0, description="A stage that takes longer is stopped; it can go on later."
+    )
+    retries: int = Field(
+        default=2,
+        ge=0,
+        description="Further tries for a branch that was interrupted, killed, or found DVC busy.",
+    )
+    retry_delays_seconds: list[float] = Field(
+        default=[30, 120], min_length=1, description="Waits before each further try."
+    )
+    workspace: str = Field(default=".", description="Folder of dvc.yaml of the project.")

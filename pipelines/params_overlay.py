@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
+from pipelines.named_files import named_file
 from stages.core.errors import ParamsError
 
 __all__ = [
@@ -53,13 +54,7 @@ def preset_path(name: str) -> Path:
     Raises:
         ParamsError: If there is none of that name.
     """
-    known = presets()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        there_are = ", ".join(known) or "none"
-        raise ParamsError(f"preset {name!r}: no such file; {hint}there are: {there_are}")
-    return PRESETS / f"{name}.yaml"
+    return named_file(PRESETS, name, "preset")
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -64,6 +64,7 @@ def reproduce(
     timeout_minutes: float,
     force: bool,
     keep_open: Iterable[int] = (),
+    watch: Callable[[], object] = lambda: None,
 ) -> None:
     """Bring one stage up to date; the stages before it must be.
 
@@ -75,6 +76,7 @@ def reproduce(
         timeout_minutes: After these the stage is stopped.
         force: Whether to run it though nothing changed.
         keep_open: File descriptors the dvc process inherits.
+        watch: Called while the stage runs, some times a second; what it raises stops the stage.
 
     Raises:
         StageFailed: If the stage did not reach its end.
@@ -95,6 +97,7 @@ def reproduce(
             env=environment,
             timeout=60 * timeout_minutes,
             keep_open=keep_open,
+            watch=watch,
         )
 
     try:

@@ -1,6 +1,5 @@
 """Comparisons of families: valid members, time turned into steps, outcomes kept, table, sheet."""
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -183,10 +182,3 @@ def test_table_and_sheet(tmp_path):
     assert lines[0].startswith("| member | steps |") and lines[2].startswith("| one | 40 | 1234 |")
     with Image.open(tmp_path / "results/sheet.png") as sheet:
         assert sheet.width > 600 and sheet.height > 100
-
-
-def test_outcomes_are_plain_json(tmp_path):
-    family_comparison._keep(tmp_path, {"a": 1}, outcome("one", tmp_path))
-    assert json.loads((tmp_path / "outcome.json").read_text())["outcome"]["member"] == "one"
-    assert family_comparison._kept(tmp_path, {"a": 1}) == outcome("one", tmp_path)
-    assert family_comparison._kept(tmp_path, {"a": 2}) is None
