@@ -17,25 +17,29 @@ from typing import Any
 from stages.core.errors import ParamsError
 from stages.core.sections import read_yaml
 
-__all__ = ["stage_keys", "stage_outputs"]
+__all__ = ["described_stages", "stage_keys", "stage_outputs"]
 
 KEY_LENGTH = 16
 
 
+def described_stages(workspace: Path) -> dict[str, Any]:
+    """The stages of a workspace's dvc.yaml as they stand there."""
+    return dict(read_yaml(workspace / "dvc.yaml")["stages"])
+
+
 def stage_keys(
-    workspace: Path, graph: Mapping[str, Sequence[str]], params: Mapping[str, Any]
+    described: Mapping[str, Any], graph: Mapping[str, Sequence[str]], params: Mapping[str, Any]
 ) -> dict[str, str]:
     """Key of each stage.
 
     Args:
-        workspace: Folder of dvc.yaml.
+        described: From `described_stages`.
         graph: From `pipelines.stage_graph.stage_order`.
         params: Content of params.yaml.
 
     Raises:
         ParamsError: If a stage names a parameter that is not there.
     """
-    described = read_yaml(workspace / "dvc.yaml")["stages"]
     keys: dict[str, str] = {}
     for stage, upstream in graph.items():
         entry = described[stage]
@@ -54,9 +58,8 @@ def stage_keys(
     return keys
 
 
-def stage_outputs(workspace: Path) -> dict[str, list[str]]:
+def stage_outputs(described: Mapping[str, Any]) -> dict[str, list[str]]:
     """Stage -> paths of its outputs, as dvc.yaml names them."""
-    described = read_yaml(workspace / "dvc.yaml")["stages"]
     return {
         stage: [out if isinstance(out, str) else next(iter(out)) for out in entry.get("outs") or []]
         for stage, entry in described.items()

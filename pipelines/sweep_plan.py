@@ -9,12 +9,10 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
-from ruamel.yaml import YAML
-
-from pipelines.params_overlay import checked_overlay
+from pipelines.params_overlay import checked_values, overlaid, read_params
 from pipelines.stage_keys import stage_keys
 from stages.core.errors import ParamsError
 
@@ -32,10 +30,15 @@ class PlannedBranch:
     """Of its folder and of its DVC experiment."""
     values: dict[str, Any]
     """Dotted name -> value."""
-    params: str
-    """Text of its params.yaml."""
+    base: str
+    """Text of params.yaml under every branch."""
     keys: dict[str, str]
     """Stage -> key of its execution, in the order they run."""
+
+    @cached_property
+    def params(self) -> str:
+        """Text of its params.yaml."""
+        return overlaid(self.base, None, self.values)
 
     @property
     def told(self) -> str:
@@ -56,7 +59,7 @@ class Shared:
 
 
 def plan_branches(
-    workspace: Path,
+    described: Mapping[str, Any],
     graph: Mapping[str, Sequence[str]],
     stages: Sequence[str],
     sweep: str,
@@ -66,7 +69,7 @@ def plan_branches(
     """Resolve and check every branch.
 
     Args:
-        workspace: Folder of dvc.yaml.
+        described: From `pipelines.stage_keys.described_stages`.
         graph: From `pipelines.stage_graph.stage_order`.
         stages: Those that run, in order.
         sweep: Name of the sweep.
@@ -77,19 +80,19 @@ def plan_branches(
         ParamsError: If some are not valid; the first of them, with their values.
     """
     branches, wrong = [], []
+    under_all = read_params(base)
     for number, point in enumerate(points, start=1):
         values = dict(point)
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
         try:
-            params = checked_overlay(base, None, values)
+            content = checked_values(under_all, values)
         except ParamsError as error:
             told = ", ".join(f"{name}={shown(value)}" for name, value in values.items())
             wrong.append(f"sweep {sweep}, branch {number} ({told}): {error}")
             continue
-        content = YAML(typ="safe", pure=True).load(params)
-        keys = stage_keys(workspace, graph, content)
+        keys = stage_keys(described, graph, content)
         wanted = {stage: keys[stage] for stage in stages}
-        branches.append(PlannedBranch(f"{sweep}-{digest}", values, params, wanted))
+        branches.append(PlannedBranch(f"{sweep}-{digest}", values, base, wanted))
     if wrong:
         more = len(wrong) - TOLD_AT_ONCE
         rest = [f"and {more} more of {len(points)} branches"] if more > 0 else []

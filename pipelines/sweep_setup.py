@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipelines.line_config import SweepConfig
 from pipelines.params_overlay import checked_overlay
 from pipelines.stage_graph import stage_order, stages_with_upstream
-from pipelines.stage_keys import stage_outputs
+from pipelines.stage_keys import described_stages, stage_outputs
 from pipelines.sweep_file import Sweep, read_sweep
 from pipelines.sweep_plan import PlannedBranch, executions, plan_branches
 from pipelines.sweep_search import Point, open_search, probes
@@ -23,13 +24,19 @@ class PreparedSweep:
     root: Path
     name: str
     sweep: Sweep
+    described: Mapping[str, Any]
+    """The stages of dvc.yaml."""
     graph: Mapping[str, Sequence[str]]
     stages: list[str]
     """Those that run, in order."""
-    outputs: Mapping[str, list[str]]
     base: str
     """Text of params.yaml under every branch."""
     parallel: int
+
+    @property
+    def outputs(self) -> dict[str, list[str]]:
+        """Stage -> paths of what it writes."""
+        return stage_outputs(self.described)
 
     @property
     def folder(self) -> Path:
@@ -42,7 +49,7 @@ class PreparedSweep:
         Raises:
             ParamsError: If some are not valid.
         """
-        return plan_branches(self.root, self.graph, self.stages, self.name, self.base, points)
+        return plan_branches(self.described, self.graph, self.stages, self.name, self.base, points)
 
     def plan(self) -> list[str]:
         """What will run, in lines to read, after all that can be known now was checked.
@@ -100,9 +107,9 @@ def prepare_sweep(config: SweepConfig) -> PreparedSweep:
         root,
         config.name,
         sweep,
+        described_stages(root),
         graph,
         stages,
-        stage_outputs(root),
         base,
         config.parallel or sweep.parallel,
     )
