@@ -14,6 +14,7 @@ and as experiments in `dvc exp show`. The winner is taken over by hand: its valu
 and the line restores all of it from the cache.
 """
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from pipelines.sweep_setup import PreparedSweep, prepare_sweep
 from pipelines.two_stage import run_tags
 from pipelines.workspace_lock import hold
 from pipelines.workspace_tags import uncommitted_code
-from stages.core.errors import LatentlineError
+from stages.core.errors import LatentlineError, ParamsError
 
 __all__ = ["SweepFailed", "SweepResult", "sweep"]
 
@@ -91,6 +92,11 @@ def sweep(config: SweepConfig) -> SweepResult:
         log.info(line)
     if config.slots:
         require_limit(config.slots)
+    if prepared.sweep.pruning and os.environ.get("LATENTLINE_TRACKING", "").lower() == "off":
+        raise ParamsError(
+            f"sweep {prepared.name}: pruning reads the journals of stages, and "
+            "LATENTLINE_TRACKING=off keeps none; unset it, or set pruning: null"
+        )
     if changed := uncommitted_code(prepared.root):
         log.warning("the branches do not have the uncommitted %s", ", ".join(changed[:5]))
     holder = f"run {flow_run.name}"
