@@ -64,17 +64,19 @@ class Curves:
         with self._lock:
             curves = self._groups[group]
             mine = curves.get(execution, {})
-            steps = [step for step in mine if step >= self._rule.from_step]
-            if not steps:
+            # Of a branch that is ahead of the others, the last step that they have come to.
+            for step in sorted(mine, reverse=True):
+                if step < self._rule.from_step:
+                    return None
+                peers = [
+                    _best_until(curve, step)
+                    for name, curve in curves.items()
+                    if name != execution and curve and max(curve) >= step
+                ]
+                if len(peers) >= self._rule.peers:
+                    break
+            else:
                 return None
-            step = max(steps)
-            peers = [
-                _best_until(curve, step)
-                for name, curve in curves.items()
-                if name != execution and curve and max(curve) >= step
-            ]
-        if len(peers) < self._rule.peers:
-            return None
         best, median = _best_until(mine, step), statistics.median(peers)
         if best <= median:
             return None

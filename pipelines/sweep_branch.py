@@ -10,11 +10,12 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-from pipelines.branches import Branch, make_branch
+from pipelines.branches import Branch, BranchFailed, make_branch
 from pipelines.dvc_experiments import save_experiment
 from pipelines.figures import stage_figures
 from pipelines.pruning import Curve, Curves, Progress, Pruned, curve_of_history
@@ -24,6 +25,7 @@ from pipelines.sweep_file import Sweep
 from pipelines.sweep_plan import PlannedBranch
 from pipelines.sweep_record import SweepRecord
 from stages.core.errors import LatentlineError, ParamsError
+from stages.core.journal import journal_folders
 
 __all__ = ["BranchLine", "Stopped", "SweepPlace"]
 
@@ -232,6 +234,10 @@ class BranchLine:
         """
         assert self._branch is not None
         self.figures = self._figures()
+        if journal_folders(self.folder):
+            # Of attempts that were killed; what they had logged belongs to the same runs.
+            with suppress(BranchFailed):
+                self._branch.python("stages.upload_history", log=log)
         save_experiment(self._branch, self.planned.name, list(self.planned.keys), log)
         self.finish("FINISHED")
         shutil.rmtree(self.folder / "data", ignore_errors=True)

@@ -31,6 +31,8 @@ def test_it_waits_for_the_step_for_peers_and_for_those_that_have_come_as_far():
     assert found.verdict("same latents", "mine") is None
     found.put("same latents", "mine", {40: 99.0})
     assert found.verdict("same latents", "mine") is None, "nobody has come to step 40"
+    found.put("same latents", "mine", {20: 2.5, 40: 2.4})
+    assert "at step 20" in (found.verdict("same latents", "mine") or ""), "they have come to 30"
     few = curves(1.0, 2.0)
     few.put("same latents", "mine", {20: 99.0})
     assert few.verdict("same latents", "mine") is None
