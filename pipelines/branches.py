@@ -75,6 +75,14 @@ class Branch:
             )
         return done.tail
 
+    def git(self, *arguments: str) -> str:
+        """Run git in the branch; returns what it says.
+
+        Raises:
+            BranchFailed: If it ends with another status than 0.
+        """
+        return _git(self.folder, *arguments)
+
 
 def make_branch(
     root: Path,

@@ -1,15 +1,15 @@
 """A finished branch as an experiment of DVC: `dvc exp show` in the project lists it.
 
-The branch is a clone, so two ordinary commands do it: `dvc exp save` there writes a commit with its
-params.yaml and dvc.lock upon the commit it is a clone of, `dvc exp push` carries that to its
-origin, the project. The bytes are in the shared cache already. `dvc exp run --temp` would make
-experiments by itself, but runs a whole line at once: stages that branches share would run in each
-of them before any has finished.
+The branch is a clone, so it takes two steps: `dvc exp save` there writes a commit with its
+params.yaml and dvc.lock upon the commit it is a clone of, under a reference `refs/exps/...`, and
+git carries the reference to the project, as `dvc exp push` would in many times the time. The bytes
+are in the shared cache already. `dvc exp run --temp` would make experiments by itself, but runs a
+whole line at once: stages that branches share would run in each of them before any has finished.
 """
 
 from collections.abc import Callable
 
-from pipelines.branches import Branch
+from pipelines.branches import Branch, BranchFailed
 
 __all__ = ["save_experiment"]
 
@@ -26,8 +26,12 @@ def save_experiment(
         log: Told what DVC says.
 
     Raises:
-        BranchFailed: If DVC refuses.
+        BranchFailed: If DVC or git refuses.
     """
-    dvc = ("dvc", "--wait-for-lock", "exp")
-    branch.python(*dvc, "save", "--force", "--name", name, *stages, log=log)
-    branch.python(*dvc, "push", "--force", "--no-cache", "origin", name, log=log)
+    save = ("dvc", "--wait-for-lock", "exp", "save", "--force", "--name", name)
+    branch.python(*save, *stages, log=log)
+    references = branch.git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
+    its = [reference for reference in references if reference.endswith(f"/{name}")]
+    if not its:
+        raise BranchFailed(f"{branch.folder}: dvc exp save left no experiment {name}")
+    branch.git("push", "--quiet", "--force", "origin", *(f"{each}:{each}" for each in its))

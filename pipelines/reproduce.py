@@ -65,6 +65,7 @@ def reproduce(
     force: bool,
     keep_open: Iterable[int] = (),
     watch: Callable[[], object] = lambda: None,
+    restore: bool = False,
 ) -> None:
     """Bring one stage up to date; the stages before it must be.
 
@@ -77,6 +78,7 @@ def reproduce(
         force: Whether to run it though nothing changed.
         keep_open: File descriptors the dvc process inherits.
         watch: Called while the stage runs, some times a second; what it raises stops the stage.
+        restore: The stages before it have run elsewhere: bring them here from the cache, too.
 
     Raises:
         StageFailed: If the stage did not reach its end.
@@ -100,8 +102,9 @@ def reproduce(
             watch=watch,
         )
 
+    options = {"--single-item": not restore, "--force": force}
     try:
-        done = dvc("repro", "--single-item", *(["--force"] if force else []), stage)
+        done = dvc("repro", *(name for name, given in options.items() if given), stage)
         if done.status != 0 and started and _says(done, LOCK_LOST):
             on_line(f"{stage}: DVC lost its lock; recording what the stage has written")
             done = dvc("commit", "--force", stage)

@@ -21,6 +21,7 @@ from pipelines.figures import stage_figures
 from pipelines.pruning import Curve, Curves, Progress, Pruned, curve_of_history
 from pipelines.record import LineRecord
 from pipelines.reproduce import reproduce, stage_environment
+from pipelines.stage_graph import stages_with_upstream
 from pipelines.sweep_file import Sweep
 from pipelines.sweep_plan import PlannedBranch
 from pipelines.sweep_record import SweepRecord
@@ -55,6 +56,8 @@ class SweepPlace:
     curves: Curves | None
     """Where branches are pruned."""
     stop: threading.Event = field(default_factory=threading.Event)
+    there: set[str] = field(default_factory=set)
+    """Keys of executions that have reached their end."""
 
 
 @final
@@ -125,11 +128,11 @@ class BranchLine:
         try:
             self.at = stages[0]
             branch, record = self._opened()
-            for stage in stages:
-                self.at = stage
-                if stage not in self._done:
-                    self._run(branch, record, stage, log)
-                    self._done.add(stage)
+            # What others have run is brought from the cache by the first that needs it.
+            there = {stage for stage in stages if self.planned.keys[stage] in self._place.there}
+            for self.at in [*(s for s in stages if s not in there), *stages]:
+                if self.at not in self._done:
+                    self._run(branch, record, self.at, log)
         finally:
             self.seconds += time.monotonic() - start
 
@@ -175,12 +178,21 @@ class BranchLine:
                 force=False,
                 keep_open=[self._place.lock],
                 watch=self._watch(stage),
+                restore=True,
             )
         except Pruned as why:
             record.stage_pruned(stage, str(why))
             raise
-        made = record.stage_finished(stage, time.monotonic() - start)
-        log(f"{stage}: {'executed' if made.executed else 'cached'}")
+        for each in stages_with_upstream(dict(self._place.graph), [stage]):
+            if each not in self._done:
+                self._done.add(each)
+                self._place.there.add(self.planned.keys[each])
+                seconds = time.monotonic() - start if each == stage else 0.0
+                made = record.stage_finished(each, seconds)
+                log(f"{each}: {'executed' if made.executed else 'cached'}")
+                self._note_curve(branch, each)
+
+    def _note_curve(self, branch: Branch, stage: str) -> None:
         rule = self._place.sweep.pruning
         if rule and stage == rule.stage and self._place.curves:
             outputs = self._place.outputs[stage]
