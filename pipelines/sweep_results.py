@@ -120,6 +120,13 @@ def _draw(name: str, sweep: Sweep, outcomes: Sequence[BranchOutcome]) -> Chart:
         axes.set_visible(False)
     for axes in panels[::columns]:
         axes.set_ylabel(sweep.objective.figure.replace("_", " "))
+    # A mark that only some panels have is told too, and each only once.
+    marks = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    chart.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=len(marks) or 1)
     counts = pd.Series([each.state for each in outcomes]).value_counts()
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     chart.suptitle(f"sweep {name}: {states}; {sweep.objective.direction} is better")
@@ -143,14 +150,16 @@ def _draw_panel(
     for state, (marker, color) in marks.items():
         of_state = [(x, y) for x, y, its in points if its == state]
         if of_state:
-            axes.scatter(*zip(*of_state, strict=True), marker=marker, color=color, s=28, alpha=0.8)
+            xs, ys = zip(*of_state, strict=True)
+            axes.scatter(xs, ys, marker=marker, color=color, s=28, alpha=0.8, label=state)
     finished = pd.DataFrame(
         [(x, y) for x, y, state in points if state == "finished"], columns=["x", "y"]
     )
     if 1 < finished["x"].nunique() <= FEW_VALUES:
         best = finished.groupby("x")["y"]
         line = best.min() if sweep.objective.direction == "lower" else best.max()
-        axes.plot(line.index, line.values, color=ORANGE, linewidth=1.4, zorder=0)
+        label = "best of each value"
+        axes.plot(line.index, line.values, color=ORANGE, linewidth=1.4, zorder=0, label=label)
     if labels:
         axes.set_xticks(range(len(labels)), labels)
         axes.set_xlim(-0.5, len(labels) - 0.5)
