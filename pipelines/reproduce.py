@@ -102,21 +102,24 @@ def reproduce(
             watch=watch,
         )
 
-    options = {"--single-item": not restore, "--force": force}
     try:
-        done = dvc("repro", *(name for name, given in options.items() if given), stage)
+        done = dvc("repro", *["--single-item"] * (not restore), *["--force"] * force, stage)
         if done.status != 0 and started and _says(done, LOCK_LOST):
             on_line(f"{stage}: DVC lost its lock; recording what the stage has written")
             done = dvc("commit", "--force", stage)
     except CommandTimeout:
-        raise StageFailed(
-            f"{stage}: stopped: it may take {timeout_minutes:g} minutes; its state is kept, so "
-            "run again to go on, or allow it more",
-            exit_status=EXIT_INTERRUPTED,
-            worth_retrying=False,
-        ) from None
+        raise _stopped(stage, timeout_minutes) from None
     if done.status != 0:
         raise _failure(stage, done)
+
+
+def _stopped(stage: str, minutes: float) -> StageFailed:
+    return StageFailed(
+        f"{stage}: stopped: it may take {minutes:g} minutes; its state is kept, so run again to go "
+        "on, or allow it more",
+        exit_status=EXIT_INTERRUPTED,
+        worth_retrying=False,
+    )
 
 
 def _failure(stage: str, done: Finished) -> StageFailed:

@@ -1,4 +1,4 @@
-"""The benchmark counts what ran, works in copies, and holds ways against the first of their task."""
+"""The benchmark counts what ran, works in copies, and holds ways against the first of a task."""
 
 import json
 import subprocess
