@@ -129,12 +129,13 @@ def _run(prepared: PreparedSweep, config: SweepConfig, lock: int) -> SweepResult
     )
     run = SweepRun(prepared, place, config, log.info)
     files: list[Path] = []
-    status = "FAILED"
+    status = "KILLED"
     try:
         run.to_end()
-        status = "FINISHED"
-    except BaseException as error:
-        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        failed = any(each.state == "failed" for each in run.outcomes.values())
+        status = "FAILED" if failed else "FINISHED"
+    except Exception:
+        status = "FAILED"
         raise
     finally:
         outcomes = list(run.outcomes.values())

@@ -107,8 +107,10 @@ class Sweep(Section):
     pruning: Pruning | None
 
     @model_validator(mode="after")
-    def _grids_have_points(self) -> "Sweep":
+    def _has_points(self) -> "Sweep":
         for name, axis in self.over.items():
+            if isinstance(axis, list) and any(axis.count(value) > 1 for value in axis):
+                raise ValueError(f"over.{name}: values must differ; got {axis}")
             if self.search.kind == "grid" and isinstance(axis, Range):
                 raise ValueError(
                     f"over.{name}: a grid needs a list of values; got a range, which random and "

@@ -106,6 +106,8 @@ class SweepRun:
             return None
 
     def _round(self, branches: Sequence[PlannedBranch], total: int) -> None:
+        # Optuna may ask for a point twice; nobody else works in a branch meanwhile.
+        branches = list({branch.name: branch for branch in branches}.values())
         missing = [branch for branch in branches if not self._is_kept(branch)]
         if len(missing) < len(branches):
             self._log(f"{len(branches) - len(missing)} of {total} branches are there already")

@@ -144,6 +144,15 @@ def test_a_branch_has_its_own_parameters_and_the_projects_cache(project, tmp_pat
         branch.python("nonsense", log=silent)
 
 
+def test_a_branch_survives_a_git_that_was_killed(project, tmp_path):
+    half = tmp_path / ".branch.building" / ".git"
+    half.mkdir(parents=True)
+    branch = make_branch(project, tmp_path / "branch", PARAMS, "an experiment")
+    assert not half.exists()
+    (branch.folder / ".git" / "index.lock").touch()
+    assert make_branch(project, tmp_path / "branch", PARAMS, "an experiment").params == PARAMS
+
+
 def test_a_branch_finds_what_users_named_from_the_projects_root(project, tmp_path):
     weights = tmp_path / "shared" / "weights.pth"
     weights.parent.mkdir()

@@ -46,6 +46,7 @@ def test_twenty_priors_need_one_encoding():
     [
         ({"over": {}}, "over: "),
         ({"over": {"prior.layers": []}}, "over.prior.layers"),
+        ({"over": {"prior.layers": [1, 2, 1]}}, "over.prior.layers: values must differ"),
         ({"over": {"prior.width": {"low": 1, "high": 2, "scale": "log"}}}, "grid needs a list"),
         ({"search": {"kind": "grid", "count": 3, "seed": 0}}, "must have no count and no seed"),
         ({"search": {"kind": "random"}}, "must have count and seed"),
