@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.set_defaults(command=_sweep)
     sweep.add_argument("name", metavar="NAME", help="a file of pipelines/sweeps")
     sweep.add_argument("--plan", action="store_true", help="only say what would run")
-    sweep.add_argument("--parallel", type=int, metavar="N", help="branches side by side")
+    sweep.add_argument("--parallel", type=_count, metavar="N", help="branches side by side")
     sweep.add_argument("--slots", metavar="LIMIT", help="a concurrency limit of Prefect, e.g. gpu")
 
     add_operations(commands)
@@ -137,6 +137,12 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--prefect-port", type=int, default=4200, metavar="PORT")
     ui.add_argument("--mlflow-port", type=int, default=5000, metavar="PORT")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on; got {text!r}")
+    return int(text)
 
 
 def _run(options: argparse.Namespace) -> int:
