@@ -6,6 +6,7 @@
     python -m pipelines sample --classes 3,7 --count 64 --out FILE.png    draws from what is trained
     python -m pipelines complete --mask upper_half --images 0,1 --out FILE.png
     python -m pipelines families NAME [--members MEMBER ...]          compares members of families
+    python -m pipelines sweep NAME [--plan] [--set ...] [--parallel N]    many lines that differ
     python -m pipelines ui                                            opens both pages
     python -m pipelines up | down | status                            pages and a worker, to stay
     python -m pipelines reproduce RUN_ID                              a line again: equal bytes?
@@ -15,6 +16,7 @@ Exit status: 0 done; 1 a mistake to mend, told in one message; 75 interrupted, r
 """
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -31,6 +33,7 @@ from rich.table import Table
 
 import stages.core.quiet  # noqa: F401
 from pipelines.figures import picture_folders, report
+from pipelines.line_config import SweepConfig
 from pipelines.operations import add_operations, project_root
 from pipelines.params_overlay import apply_overlay, parse_override, presets
 from pipelines.servers import (
@@ -43,6 +46,7 @@ from pipelines.servers import (
     shown_to_runs,
     use_project_home,
 )
+from pipelines.sweep_setup import prepare_sweep
 from pipelines.workspace_lock import hold_workspace
 from stages.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, LatentlineError
 
@@ -91,15 +95,6 @@ def _parser() -> argparse.ArgumentParser:
     preset = commands.add_parser("preset", help="write a preset into params.yaml, run nothing")
     preset.set_defaults(command=_preset)
     preset.add_argument("preset", metavar="NAME")
-    for with_values in (run, preset):
-        with_values.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="SECTION.KEY=VALUE",
-            help="write one value into params.yaml; may be given more than once",
-        )
-
     commands.add_parser("presets", help="list the presets").set_defaults(command=_presets)
 
     # Their programs know their own options, and need torch, which no flow imports.
@@ -115,13 +110,39 @@ def _parser() -> argparse.ArgumentParser:
     families.add_argument("name", metavar="NAME", help="a file of pipelines/families")
     families.add_argument("--members", nargs="+", default=[], metavar="MEMBER")
 
+    sweep = commands.add_parser("sweep", help="lines that differ in some parameters")
+    sweep.set_defaults(command=_sweep)
+    sweep.add_argument("name", metavar="NAME", help="a file of pipelines/sweeps")
+    sweep.add_argument("--plan", action="store_true", help="only say what would run")
+    sweep.add_argument("--parallel", type=_count, metavar="N", help="branches side by side")
+    sweep.add_argument("--slots", metavar="LIMIT", help="a concurrency limit of Prefect, e.g. gpu")
+
     add_operations(commands)
+
+    for with_values, where in (
+        (run, "write one value into params.yaml"),
+        (preset, "write one value into params.yaml"),
+        (sweep, "one value under all branches"),
+    ):
+        with_values.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="SECTION.KEY=VALUE",
+            help=f"{where}; may be given more than once",
+        )
 
     ui = commands.add_parser("ui", help="open the pages of Prefect and MLflow on this machine")
     ui.set_defaults(command=_ui)
     ui.add_argument("--prefect-port", type=int, default=4200, metavar="PORT")
     ui.add_argument("--mlflow-port", type=int, default=5000, metavar="PORT")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on; got {text!r}")
+    return int(text)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -173,6 +194,35 @@ def _families(options: argparse.Namespace) -> int:
     table = write_results(results, outcomes)
     print(table.drop(columns="about").to_string(index=False))
     print(f"table and pictures: {results.relative_to(root)}")
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    root = project_root()
+    config = SweepConfig(
+        name=options.name, set=_overrides(options), parallel=options.parallel, slots=options.slots
+    )
+    # Before a server is started: a mistake is told at once.
+    for line in prepare_sweep(config).plan():
+        print(line, flush=True)
+    if options.plan:
+        return 0
+    prefect_api_until_exit(root)
+    # Not before: prefect reads the environment when it is imported.
+    from pipelines.sweep import sweep
+
+    result = sweep(config)
+    print(result.table, end="")
+    values = " ".join(f"--set {name}={json.dumps(value)}" for name, value in result.values.items())
+    places = {
+        "best": f"{result.best}: python -m pipelines run {values}" if result.best else None,
+        "table and picture": ", ".join(result.files),
+        "MLflow": result.record_url,
+        "DVC": "dvc exp show",
+    }
+    for name, place in places.items():
+        if place:
+            print(f"{name}: {place}")
     return 0
 
 

@@ -6,6 +6,7 @@ run cache), and its runs are recorded in the project's MLflow store.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -74,6 +75,14 @@ class Branch:
             )
         return done.tail
 
+    def git(self, *arguments: str) -> str:
+        """Run git in the branch; returns what it says.
+
+        Raises:
+            BranchFailed: If it ends with another status than 0.
+        """
+        return _git(self.folder, *arguments)
+
 
 def make_branch(
     root: Path,
@@ -98,9 +107,10 @@ def make_branch(
         BranchFailed: If git cannot clone.
     """
     commit = _git(root, "rev-parse", f"{commit}^{{commit}}")
-    if not (folder / "dvc.yaml").is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(folder))
+    if not (folder / ".git").is_dir():
+        _clone(root, folder)
+    # A git that was killed leaves it; whoever works in a branch is alone there.
+    (folder / ".git" / "index.lock").unlink(missing_ok=True)
     _git(folder, "fetch", "--quiet", "origin")
     _git(folder, "checkout", "--quiet", "--force", "--detach", commit)
     cache = cache or root / ".dvc" / "cache"
@@ -113,6 +123,15 @@ def make_branch(
     branch = Branch(folder, stage_environment(additions, removed=("LATENTLINE_PARENT_RUN_ID",)))
     branch.params = overlaid(params, None, _user_paths(params, root, folder))
     return branch
+
+
+def _clone(root: Path, folder: Path) -> None:
+    """All or nothing: into half a clone git would not clone again."""
+    building = folder.with_name(f".{folder.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(building))
+    building.replace(folder)
 
 
 def _user_paths(params: str, root: Path, folder: Path) -> dict[str, Any]:

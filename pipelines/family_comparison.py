@@ -13,7 +13,6 @@ nothing (N(0, I), uniform codes: what its own training promised) and with the le
 members are kept: a comparison that was killed goes on with what is missing.
 """
 
-import difflib
 import json
 import math
 import shutil
@@ -26,6 +25,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pipelines.branches import Branch, make_branch
+from pipelines.kept_outcomes import keep, kept
+from pipelines.named_files import named_file, names_in
 from pipelines.params_overlay import overlaid, preset_path
 from stages.core.errors import ParamsError
 from stages.core.sections import Section, read_yaml, validate
@@ -95,7 +96,7 @@ class Outcome:
 
 def comparisons() -> list[str]:
     """Names of the files."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return names_in(FOLDER)
 
 
 def read_comparison(name: str) -> Comparison:
@@ -104,12 +105,7 @@ def read_comparison(name: str) -> Comparison:
     Raises:
         ParamsError: If there is none, or it is not one.
     """
-    known = comparisons()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ParamsError(f"families {name!r}: no such file; {hint}there are: {', '.join(known)}")
-    path = FOLDER / f"{name}.yaml"
+    path = named_file(FOLDER, name, "families")
     content = read_yaml(path)
     if "members_of" not in content:
         return validate(Comparison, content, source=str(path))
@@ -167,13 +163,13 @@ def compare(root: Path, name: str, only: list[str], log: Callable[[str], None]) 
         folder = root / ".work" / "families" / name / member
         params = overlaid(base, as_yaml(what.sections) or None, {})
         asked = {"comparison": comparison.model_dump(exclude={"members"}), "params": params}
-        kept = _kept(folder, asked)
-        if kept is None:
+        outcome = kept(folder, asked)
+        if outcome is None:
             log(f"{member}: {what.about}")
             branch = make_branch(root, folder, params, f"families {name}")
-            kept = _run(branch, member, what, comparison, log)
-            _keep(folder, asked, kept)
-        outcomes.append(kept)
+            outcome = asdict(_run(branch, member, what, comparison, log))
+            keep(folder, asked, outcome)
+        outcomes.append(Outcome(**outcome))
     return outcomes
 
 
@@ -264,17 +260,3 @@ def as_yaml(sections: dict[str, Any]) -> str:
     """Text of an overlay of whole sections."""
     # JSON is YAML; one line per section is what the overlay takes.
     return "".join(f"{name}: {json.dumps(value)}\n" for name, value in sections.items())
-
-
-def _kept(folder: Path, asked: dict[str, Any]) -> Outcome | None:
-    try:
-        found = json.loads((folder / "outcome.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return Outcome(**found["outcome"]) if found["asked"] == asked else None
-
-
-def _keep(folder: Path, asked: dict[str, Any], outcome: Outcome) -> None:
-    building = folder / "outcome.json.building"
-    building.write_text(json.dumps({"asked": asked, "outcome": asdict(outcome)}, indent=1))
-    building.replace(folder / "outcome.json")

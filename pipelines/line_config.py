@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["LineConfig", "StagesConfig"]
+__all__ = ["LineConfig", "StagesConfig", "SweepConfig"]
 
 
 class _Changes(BaseModel):
@@ -24,10 +24,8 @@ class _Changes(BaseModel):
     )
 
 
-class StagesConfig(BaseModel):
-    """Which stages, and how patiently. The numbers of the run itself stand in params.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Which(BaseModel):
+    """What is brought up to date, and where."""
 
     stages: list[str] = Field(
         default_factory=list,
@@ -36,25 +34,62 @@ class StagesConfig(BaseModel):
     workspace: str = Field(
         default=".", description="Folder of dvc.yaml and params.yaml; seen from the project root."
     )
+
+
+class _Patience(BaseModel):
+    """How long it may take and how often it is tried."""
+
     timeout_minutes: float = Field(
         default=240, gt=0, description="A stage that takes longer is stopped; it can go on later."
-    )
-    stage_timeout_minutes: dict[str, float] = Field(
-        default_factory=dict,
-        description='Other limits for single stages, e.g. {"train_autoencoder": 1440}.',
     )
     retries: int = Field(
         default=2,
         ge=0,
-        description="Further tries for a stage that was interrupted, killed, or found DVC busy.",
+        description="Further tries for what was interrupted, killed, or found DVC busy.",
     )
     retry_delays_seconds: list[float] = Field(
         default=[30, 120], min_length=1, description="Waits before each further try."
     )
 
 
-# The form shows the fields of the last base first.
+class _WhichSweep(BaseModel):
+    """Which sweep, and how many of its branches at once."""
+
+    name: str = Field(description="A file of pipelines/sweeps.")
+    set: dict[str, Any] = Field(
+        default_factory=dict,
+        description='Values under all branches, e.g. {"train_prior.steps": 1000}.',
+    )
+    parallel: int | None = Field(
+        default=None, gt=0, description="Branches side by side; empty: as the file has it."
+    )
+    slots: str | None = Field(
+        default=None,
+        description="Prefect's global concurrency limit (e.g. gpu) of which every branch at work "
+        "takes one slot; empty: none.",
+    )
+    workspace: str = Field(default=".", description="Folder of dvc.yaml of the project.")
+
+
+# A form shows the fields of the last base first.
+class StagesConfig(_Patience, _Which):
+    """Which stages, and how patiently. The numbers of the run itself stand in params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage_timeout_minutes: dict[str, float] = Field(
+        default_factory=dict,
+        description='Other limits for single stages, e.g. {"train_autoencoder": 1440}.',
+    )
+
+
 class LineConfig(StagesConfig, _Changes):
     """How to run the line, with changes of params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SweepConfig(_Patience, _WhichSweep):
+    """Which sweep, and how it is run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -9,6 +9,7 @@ by hand and a person all see the same numbers. Sections are copied as text, so t
 both files live on, and nothing is written that `stages.params` does not accept.
 """
 
+import copy
 import difflib
 import importlib
 import io
@@ -22,15 +23,18 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
+from pipelines.named_files import named_file
 from stages.core.errors import ParamsError
 
 __all__ = [
     "apply_overlay",
     "checked_overlay",
+    "checked_values",
     "overlaid",
     "parse_override",
     "preset_path",
     "presets",
+    "read_params",
 ]
 
 PARAMS = "params.yaml"
@@ -53,13 +57,7 @@ def preset_path(name: str) -> Path:
     Raises:
         ParamsError: If there is none of that name.
     """
-    known = presets()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        there_are = ", ".join(known) or "none"
-        raise ParamsError(f"preset {name!r}: no such file; {hint}there are: {there_are}")
-    return PRESETS / f"{name}.yaml"
+    return named_file(PRESETS, name, "preset")
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -97,6 +95,35 @@ def overlaid(params: str, preset: str | None, overrides: Mapping[str, Any]) -> s
     return written.getvalue()
 
 
+def read_params(text: str) -> dict[str, Any]:
+    """Content of a text of params.yaml.
+
+    Raises:
+        ParamsError: If it is no YAML mapping.
+    """
+    content = _loaded(text, "safe", PARAMS)
+    if not isinstance(content, dict):
+        raise ParamsError(f"{PARAMS}: must hold sections (a mapping)")
+    return content
+
+
+def checked_values(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What `overlaid` would hold, if the stages accept it; without its text, which takes longer.
+
+    Args:
+        content: Of params.yaml.
+        overrides: As for `overlaid`.
+
+    Raises:
+        ParamsError: If a path does not exist or the result is not valid.
+    """
+    changed = copy.deepcopy(dict(content))
+    for path, value in overrides.items():
+        _assign(changed, path, value)
+    _check(changed, PARAMS)
+    return changed
+
+
 def checked_overlay(params: str, preset: str | None, overrides: Mapping[str, Any]) -> str:
     """The same with a preset by name, and only if the stages accept the result.
 
@@ -110,10 +137,13 @@ def checked_overlay(params: str, preset: str | None, overrides: Mapping[str, Any
     """
     section_text = preset_path(preset).read_text(encoding="utf-8") if preset else None
     after = overlaid(params, section_text, overrides)
-    # By name: the check knows every family, and only a run with an overlay needs it.
-    check = importlib.import_module("stages.params").check
-    check(_loaded(after, "safe", PARAMS), source=_source(preset))
+    _check(_loaded(after, "safe", PARAMS), _source(preset))
     return after
+
+
+def _check(content: dict[str, Any], source: str) -> None:
+    # By name: the check knows every family, and only a run with an overlay needs it.
+    importlib.import_module("stages.params").check(content, source=source)
 
 
 def _source(preset: str | None) -> str:
@@ -235,7 +265,7 @@ def _heading(section: str) -> str:
     return "".join(lines[:count])
 
 
-def _assign(document: CommentedMap, path: str, value: Any) -> None:
+def _assign(document: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
     place: Any = document
     for part in parents:

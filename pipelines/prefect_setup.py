@@ -32,7 +32,7 @@ from prefect.states import Crashed
 from pipelines.background import SAME_START_SECONDS
 from stages.core.errors import LatentlineError
 
-__all__ = ["POOL", "crash_zombies", "noted_process", "prepare", "worker_is_online"]
+__all__ = ["POOL", "crash_zombies", "noted_process", "prepare", "require_limit", "worker_is_online"]
 
 POOL = "local"
 ZOMBIES = "Crash zombie flows"
@@ -133,6 +133,21 @@ def _lives(pid: int, started: float | None) -> bool:
         return started is None or abs(process.create_time() - started) < SAME_START_SECONDS
     except psutil.Error:
         return False
+
+
+def require_limit(name: str) -> None:
+    """Refuse to go on without a global concurrency limit, on the server of the present run.
+
+    Raises:
+        LatentlineError: If there is none of that name.
+    """
+    with get_client(sync_client=True) as client:
+        known = [limit.name for limit in client.read_global_concurrency_limits()]
+    if name not in known:
+        raise LatentlineError(
+            f"slots: must name a global concurrency limit of Prefect; got {name!r}, there are: "
+            f"{', '.join(known) or 'none'}. Make it: prefect gcl create {name} --limit 1"
+        )
 
 
 @contextmanager

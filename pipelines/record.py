@@ -16,12 +16,13 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from pipelines.record_guard import RecordGuard
+from pipelines.record_receipt import read_receipt, write_receipt
 from pipelines.workspace_tags import workspace_tags
 from stages.core.delivery import RECORD_TAG, send_metrics, send_params
 from stages.core.provenance import context_tags
@@ -52,6 +53,7 @@ FILES = (
 )
 PICTURES = ("data/samples", "data/metrics")
 FIGURES = Path("data/metrics/metrics.json")
+PRUNED_TAG = "latentline.pruned"
 
 
 @final
@@ -85,13 +87,22 @@ class LineRecord:
         self._context: dict[str, str] = {}
         self._client: MlflowClient | None = None
         self._experiment_id = ""
-        self._warned = False
+        self._guarded = RecordGuard("this line")
+        self._experiment = experiment_name()
+        self._receipt: Path | None = None
         self.run_id: str | None = None
         """The parent run; None when nothing is tracked."""
 
     @classmethod
     def open(
-        cls, workspace: Path, name: str, tags: Mapping[str, str], project: Path | None = None
+        cls,
+        workspace: Path,
+        name: str,
+        tags: Mapping[str, str],
+        project: Path | None = None,
+        *,
+        experiment: str | None = None,
+        receipt: Path | None = None,
     ) -> "LineRecord":
         """Begin the record of a line.
 
@@ -100,36 +111,47 @@ class LineRecord:
             name: Name of the run.
             tags: Tags of the run; those of Prefect and DVC are given to the stages' runs too.
             project: Whose store it is, where the workspace is a branch; else the workspace.
+            experiment: Name of the MLflow experiment; else the usual one.
+            receipt: File that keeps which record it is; if it is there, that record is gone on
+                with, and what the line executed before it was killed is its own.
         """
         line = cls(workspace, project)
+        line._experiment = experiment or line._experiment
+        line._receipt = receipt
+        known = read_receipt(receipt, line._uri) if receipt else {}
+        line._line = known.get("line") or line._line
         if os.environ.get("LATENTLINE_TRACKING", "").lower() == "off":
             return line
         line._context = context_tags() | {
             name: value for name, value in tags.items() if name.startswith(("prefect.", "dvc."))
         }
+        line._keep_receipt(known.get("run_id"))
         with line._guarded():
-            line._begin(name, {**line._context, **tags, **workspace_tags(line._workspace)})
+            its = {**line._context, **tags, **workspace_tags(line._workspace)}
+            line._begin(name, its, known.get("run_id"))
         with line._guarded():
             line._log_params()
         return line
 
-    def _begin(self, name: str, tags: Mapping[str, str]) -> None:
+    def _begin(self, name: str, tags: Mapping[str, str], known: str | None) -> None:
         with opened_store(self._uri) as client:
             self._experiment_id = open_experiment(
-                client, self._uri, experiment_name(), self._project
+                client, self._uri, self._experiment, self._project
             )
-            run = client.create_run(self._experiment_id, tags=dict(tags), run_name=name)
+            if known:
+                run = client.get_run(known)
+                client.update_run(known, status="RUNNING")
+            else:
+                run = client.create_run(self._experiment_id, tags=dict(tags), run_name=name)
         self._client, self.run_id = client, run.info.run_id
+        self._keep_receipt(self.run_id)
+        if known:
+            for tag, value in tags.items():
+                client.set_tag(known, tag, value)
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # MLflow raises what its many transports raise
-            if not self._warned:
-                message = f"tracking: the record of this line is incomplete: {reason(error)}"
-                print(message, file=sys.stderr)
-            self._warned = True
+    def _keep_receipt(self, run_id: str | None) -> None:
+        if self._receipt is not None:
+            write_receipt(self._receipt, self._uri, line=self._line, run_id=run_id)
 
     @property
     def url(self) -> str | None:
@@ -140,7 +162,7 @@ class LineRecord:
         """Variables to set for DVC, and so for its stages."""
         variables = {
             "MLFLOW_TRACKING_URI": self._uri,
-            "MLFLOW_EXPERIMENT_NAME": experiment_name(),
+            "MLFLOW_EXPERIMENT_NAME": self._experiment,
             "MLFLOW_RUN_CONTEXT": json.dumps(self._context),
             "LATENTLINE_LINE": self._line,
             # Empty and not absent: a parent inherited from elsewhere is not this line.
@@ -214,6 +236,22 @@ class LineRecord:
             {f"{record.stage}.{name}": value for name, value in figures.items()}
             | {f"{record.stage}.seconds": seconds}
         )
+
+    def stage_pruned(self, stage: str, why: str) -> None:
+        """Note that a stage was stopped because the line is hopeless, on the line and on its run.
+
+        Args:
+            stage: Name in dvc.yaml.
+            why: In one line.
+        """
+        with self._guarded():
+            if self._client is None or self.run_id is None:
+                return
+            for name, value in {f"stage.{stage}": "pruned", PRUNED_TAG: why}.items():
+                self._client.set_tag(self.run_id, name, value)
+            its = f"tags.`mlflow.parentRunId` = '{self.run_id}' and tags.`dvc.stage` = '{stage}'"
+            for run in self._client.search_runs([self._experiment_id], filter_string=its):
+                self._client.set_tag(run.info.run_id, PRUNED_TAG, why)
 
     def _log_metrics(self, metrics: Mapping[str, float]) -> None:
         if self._client is not None and self.run_id is not None:

@@ -64,6 +64,8 @@ def reproduce(
     timeout_minutes: float,
     force: bool,
     keep_open: Iterable[int] = (),
+    watch: Callable[[], object] = lambda: None,
+    restore: bool = False,
 ) -> None:
     """Bring one stage up to date; the stages before it must be.
 
@@ -75,6 +77,8 @@ def reproduce(
         timeout_minutes: After these the stage is stopped.
         force: Whether to run it though nothing changed.
         keep_open: File descriptors the dvc process inherits.
+        watch: Called while the stage runs, some times a second; what it raises stops the stage.
+        restore: The stages before it have run elsewhere: bring them here from the cache, too.
 
     Raises:
         StageFailed: If the stage did not reach its end.
@@ -95,22 +99,27 @@ def reproduce(
             env=environment,
             timeout=60 * timeout_minutes,
             keep_open=keep_open,
+            watch=watch,
         )
 
     try:
-        done = dvc("repro", "--single-item", *(["--force"] if force else []), stage)
+        done = dvc("repro", *["--single-item"] * (not restore), *["--force"] * force, stage)
         if done.status != 0 and started and _says(done, LOCK_LOST):
             on_line(f"{stage}: DVC lost its lock; recording what the stage has written")
             done = dvc("commit", "--force", stage)
     except CommandTimeout:
-        raise StageFailed(
-            f"{stage}: stopped: it may take {timeout_minutes:g} minutes; its state is kept, so "
-            "run again to go on, or allow it more",
-            exit_status=EXIT_INTERRUPTED,
-            worth_retrying=False,
-        ) from None
+        raise _stopped(stage, timeout_minutes) from None
     if done.status != 0:
         raise _failure(stage, done)
+
+
+def _stopped(stage: str, minutes: float) -> StageFailed:
+    return StageFailed(
+        f"{stage}: stopped: it may take {minutes:g} minutes; its state is kept, so run again to go "
+        "on, or allow it more",
+        exit_status=EXIT_INTERRUPTED,
+        worth_retrying=False,
+    )
 
 
 def _failure(stage: str, done: Finished) -> StageFailed:

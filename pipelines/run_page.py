@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from pipelines.figures import Figure
 
-__all__ = ["StageOutcome", "figures_table", "publish", "stages_table"]
+__all__ = ["StageOutcome", "figures_table", "publish", "publish_sweep", "stages_table"]
 
 LARGEST_PICTURE = 700_000
 """Bytes; in base64 a third more, and Prefect's server is asked to keep it in its database."""
@@ -41,22 +41,43 @@ def publish(
 ) -> None:
     """Attach to the present flow run what there is to show; a page never fails a run."""
     try:
-        if record_url:
-            create_link_artifact(
-                link=record_url,
-                link_text="MLflow run",
-                key="mlflow-run",
-                description="Curves, pictures and parameters of this run",
-            )
+        _link(record_url)
         create_markdown_artifact(stages_table(outcomes), key="stages", description="What ran")
         if figures:
             create_markdown_artifact(figures_table(figures), key="figures", description="Figures")
         if picture is not None:
-            # Not an image artifact: the page would show the whole data URI beneath it.
-            shown = f"![samples]({_data_uri(picture)})"
-            create_markdown_artifact(shown, key="samples", description="Samples")
+            _show("samples", picture)
     except Exception as error:
         warn(f"the run's page is incomplete: {type(error).__name__}: {error}")
+
+
+def publish_sweep(
+    table: str, picture: Path | None, record_url: str | None, warn: Callable[[str], None]
+) -> None:
+    """The same for a sweep: its table in Markdown, its picture, the way to MLflow."""
+    try:
+        _link(record_url)
+        create_markdown_artifact(table, key="branches", description="Branches of the sweep")
+        if picture is not None:
+            _show("sweep", picture)
+    except Exception as error:
+        warn(f"the run's page is incomplete: {type(error).__name__}: {error}")
+
+
+def _link(record_url: str | None) -> None:
+    if record_url:
+        create_link_artifact(
+            link=record_url,
+            link_text="MLflow run",
+            key="mlflow-run",
+            description="Curves, pictures and parameters of this run",
+        )
+
+
+def _show(key: str, picture: Path) -> None:
+    # Not an image artifact: the page would show the whole data URI beneath it.
+    shown = f"![{key}]({_data_uri(picture)})"
+    create_markdown_artifact(shown, key=key, description=key.capitalize())
 
 
 def stages_table(outcomes: Sequence[StageOutcome]) -> str:

@@ -59,6 +59,7 @@ def run_command(
     timeout: float | None = None,
     grace: float = GRACE_SECONDS,
     keep_open: Iterable[int] = (),
+    watch: Callable[[], object] = lambda: None,
 ) -> Finished:
     """Run a command to its end, or end it with all its descendants.
 
@@ -71,6 +72,8 @@ def run_command(
         timeout: Seconds until the command is stopped; none waits for ever.
         grace: Seconds between SIGTERM and SIGKILL.
         keep_open: File descriptors the command inherits beside the standard three.
+        watch: Called again and again while the command runs, some times a second; what it raises
+            ends the command.
 
     Returns:
         Exit status and last lines.
@@ -78,7 +81,7 @@ def run_command(
     Raises:
         CommandTimeout: If the time was up.
         BaseException: Whatever was raised here while waiting (a signal handler's exception, an
-            error of `on_line`), after every process of the command is gone.
+            error of `on_line` or `watch`), after every process of the command is gone.
     """
     process = start_session(command, cwd=cwd, env=env, output=subprocess.PIPE, keep_open=keep_open)
     assert process.stdout is not None
@@ -87,6 +90,7 @@ def run_command(
         try:
             while process.poll() is None:
                 lines.read(POLL_SECONDS)
+                watch()
                 if deadline is not None and time.monotonic() > deadline:
                     assert timeout is not None
                     raise CommandTimeout(timeout)

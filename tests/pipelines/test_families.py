@@ -1,6 +1,5 @@
 """Comparisons of families: valid members, time turned into steps, outcomes kept, table, sheet."""
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -192,6 +191,15 @@ def test_a_branch_has_its_own_parameters_and_the_projects_cache(project, tmp_pat
         branch.python("nonsense", log=silent)
 
 
+def test_a_branch_survives_a_git_that_was_killed(project, tmp_path):
+    half = tmp_path / ".branch.building" / ".git"
+    half.mkdir(parents=True)
+    branch = make_branch(project, tmp_path / "branch", PARAMS, "an experiment")
+    assert not half.exists()
+    (branch.folder / ".git" / "index.lock").touch()
+    assert make_branch(project, tmp_path / "branch", PARAMS, "an experiment").params == PARAMS
+
+
 def test_a_branch_finds_what_users_named_from_the_projects_root(project, tmp_path):
     weights = tmp_path / "shared" / "weights.pth"
     weights.parent.mkdir()
@@ -230,10 +238,3 @@ def test_table_and_sheet(tmp_path):
     assert lines[0].startswith("| member | steps |") and lines[2].startswith("| one | 40 | 1234 |")
     with Image.open(tmp_path / "results/sheet.png") as sheet:
         assert sheet.width > 600 and sheet.height > 100
-
-
-def test_outcomes_are_plain_json(tmp_path):
-    family_comparison._keep(tmp_path, {"a": 1}, outcome("one", tmp_path))
-    assert json.loads((tmp_path / "outcome.json").read_text())["outcome"]["member"] == "one"
-    assert family_comparison._kept(tmp_path, {"a": 1}) == outcome("one", tmp_path)
-    assert family_comparison._kept(tmp_path, {"a": 2}) is None

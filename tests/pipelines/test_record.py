@@ -242,3 +242,23 @@ def test_a_branch_finds_the_projects_runs(workspace: Path, tmp_path: Path) -> No
     branch.finish("FINISHED")
     assert (linked.executed, linked.run_id, linked.url) == (False, made.run_id, made.url)
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_line_that_was_killed_goes_on_with_its_record(workspace: Path) -> None:
+    receipt = workspace / ".work" / "receipts" / "line.json"
+    options: dict[str, Any] = {"experiment": "a sweep", "receipt": receipt}
+    first = LineRecord.open(workspace, "branch", {"latentline.sweep": "s"}, **options)
+    run_stage_in(first, workspace, "encode", 1.0)
+    # Killed here.
+    second = LineRecord.open(workspace, "branch", {"prefect.flow_run_id": "2"}, **options)
+    assert second.run_id == first.run_id
+    assert second.stage_finished("encode", 1.0).executed, "what it did before is its own"
+    second.stage_pruned("train_prior", "above the median")
+    second.finish("KILLED")
+    assert status(workspace, second.run_id) == "KILLED"
+    tags = pairs(workspace, "tags", second.run_id)
+    assert tags["latentline.pruned"] == "above the median"
+    assert tags["stage.train_prior"] == "pruned" and tags["prefect.flow_run_id"] == "2"
+    other = LineRecord.open(workspace, "branch", {}, experiment="a sweep")
+    assert other.run_id != first.run_id
+    other.finish("FINISHED")

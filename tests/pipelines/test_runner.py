@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from pipelines.runner import CommandTimeout, Finished, run_command
 from tests.pipelines.trivial_line import MARK, living
 
 
-def run(program: str, mark: str, on_line: Callable[[str], None], **options: float) -> Finished:
+def run(program: str, mark: str, on_line: Callable[[str], None], **options: Any) -> Finished:
     """Run a Python program whose processes can all be found again by `mark`."""
     environment = {**os.environ, MARK: mark, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-c", textwrap.dedent(program)]
@@ -164,3 +165,16 @@ def test_the_command_can_be_interrupted_though_the_parent_ignores_sigint(mark: s
     finally:
         signal.signal(signal.SIGINT, previous)
     assert "default_int_handler" in lines[0]
+
+
+def test_who_watches_may_end_it(mark: str) -> None:
+    looks: list[float] = []
+
+    def watch() -> None:
+        looks.append(time.monotonic())
+        if len(looks) == 3:
+            raise ValueError("enough")
+
+    with pytest.raises(ValueError, match="enough"):
+        run("import time; time.sleep(600)", mark, lambda line: None, watch=watch)
+    assert living(mark) == []

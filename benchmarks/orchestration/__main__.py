@@ -1,0 +1,76 @@
+"""Time the line bare, by DVC and by the flow, and a line that has nothing to do; write results."""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.orchestration.copies import make_copy, with_ten_stages
+from benchmarks.orchestration.measure import Timed, Way, measure
+from benchmarks.orchestration.report import describe_run, markdown, write_report
+from benchmarks.orchestration.ways import by_dvc, by_flow, by_hand, by_sweep, serving
+
+__all__ = ["main"]
+
+RESULTS = Path(__file__).parents[1] / "results" / "orchestration"
+FLOW = "flow: Prefect, DVC, MLflow"
+TASKS = ("line", "cached", "no-op", "sweep")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.orchestration", description=__doc__)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--rounds", type=int, default=1, help="of the whole line, each way in turn")
+    parser.add_argument("--idle-rounds", type=int, default=5, help="of what has nothing to do")
+    parser.add_argument(
+        "--steps", type=float, default=1.0, help="of trainings, times params.yaml's"
+    )
+    parser.add_argument("--sweep", default="priors_digits", help="a file of pipelines/sweeps")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    options = parser.parse_args(arguments)
+    run = describe_run(options.steps)
+    measured: list[Timed] = []
+
+    def note(found: list[Timed]) -> None:
+        measured.extend(found)
+        # After each: a run that is cut short keeps what it has.
+        write_report(options.output, measured, run)
+        print(markdown(found), flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="orchestration-") as folder, serving(Path(folder)):
+        _run(Path(folder), options, note)
+    print(f"written to {options.output}")
+
+
+def _run(folder: Path, options: argparse.Namespace, note: Callable[[list[Timed]], None]) -> None:
+    start = time.monotonic()
+    copy = make_copy(folder / "line", options.steps)
+    if "line" in options.tasks:
+        ways = [
+            Way("whole line", "bare stages", by_hand),
+            Way("whole line", "dvc repro, no records", by_dvc),
+            Way("whole line", FLOW, by_flow),
+        ]
+        note(measure(ways, lambda: make_copy(folder / "line", options.steps), options.rounds))
+    if {"cached", "no-op"} & set(options.tasks):
+        by_flow(copy)
+    if "cached" in options.tasks:
+        note(measure([Way("all cached", FLOW, by_flow)], lambda: copy, options.idle_rounds))
+    if "no-op" in options.tasks:
+        seven = Way("nothing to do, stages of dvc.yaml", "dvc repro", by_dvc)
+        note(measure([seven], lambda: copy, options.idle_rounds))
+        with_ten_stages(copy)
+        by_dvc(copy)
+        ten = Way("nothing to do, 10 stages", "dvc repro", by_dvc)
+        note(measure([ten], lambda: copy, options.idle_rounds))
+    if "sweep" in options.tasks:
+        fresh = make_copy(folder / "sweep", 1.0)
+        sweep = Way(f"sweep {options.sweep}", FLOW, lambda c: by_sweep(c, options.sweep))
+        note(measure([sweep], lambda: fresh, 1))
+    print(f"{time.monotonic() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
