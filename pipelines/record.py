@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from pipelines.dead_runs import end_dead_runs
 from pipelines.workspace_tags import workspace_tags
 from stages.core.delivery import RECORD_TAG, send_metrics, send_params
-from stages.core.provenance import context_tags
+from stages.core.provenance import context_tags, process_tags
 from stages.core.sections import read_yaml
 from stages.core.shown import as_metrics, flat
 from stages.core.store import (
@@ -108,13 +109,15 @@ class LineRecord:
             name: value for name, value in tags.items() if name.startswith(("prefect.", "dvc."))
         }
         with line._guarded():
-            line._begin(name, {**line._context, **tags, **workspace_tags(line._workspace)})
+            own = workspace_tags(line._workspace) | process_tags()
+            line._begin(name, {**line._context, **tags, **own})
         with line._guarded():
             line._log_params()
         return line
 
     def _begin(self, name: str, tags: Mapping[str, str]) -> None:
         with opened_store(self._uri) as client:
+            end_dead_runs(client)
             self._experiment_id = open_experiment(
                 client, self._uri, experiment_name(), self._project
             )
