@@ -13,7 +13,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint check ui clean
+.PHONY: help setup demo test test-slow faults lint check ui clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ test: $(READY) ## Set up and pass the tests
 
 test-slow: $(READY) ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+faults: $(READY) ## Kill, fill, damage: what must survive, with a table of it (long; some cases need root)
+	$(BIN)/python -m pytest -n 2 -m slow tests/faults --faults-table docs/faults.md
 
 lint: $(READY) ## Format and lint
 	$(BIN)/ruff format --check .

@@ -15,6 +15,7 @@ import json
 import os
 import shlex
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,7 +48,19 @@ def notify(
         else:
             _pipe(shlex.split(receiver), body)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        warn(f"{VARIABLE}: nobody was told of `{event}`: {type(error).__name__}: {error}")
+        warn(f"{VARIABLE}: nobody was told of `{event}`: {_why(error)}")
+
+
+def _why(error: Exception) -> str:
+    """Without the address or the command: tokens stand in them."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"the command ended with exit status {error.returncode}"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"the command took longer than {error.timeout:g} s"
+    if isinstance(error, urllib.error.HTTPError):
+        return f"it answered {error.code}"
+    said = error.strerror if isinstance(error, OSError) and error.strerror else ""
+    return f"{type(error).__name__} {said}".strip()
 
 
 def _post(url: str, body: bytes) -> None:

@@ -21,10 +21,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import YAMLError
 
 from pipelines.named_files import named_file
 from stages.core.errors import ParamsError
+from stages.core.sections import load_yaml
 
 __all__ = [
     "apply_overlay",
@@ -40,6 +40,10 @@ __all__ = [
 PARAMS = "params.yaml"
 KEPT = ".work/params.before.yaml"
 PRESETS = Path(__file__).parent / "presets"
+ONE_AFTER_ANOTHER = (
+    f"{PARAMS} and presets must hold one section after another, each beginning with "
+    "`name:` at the start of a line, without anchors shared between sections"
+)
 
 
 def presets() -> dict[str, str]:
@@ -87,7 +91,7 @@ def overlaid(params: str, preset: str | None, overrides: Mapping[str, Any]) -> s
     if not overrides:
         return text
     yaml = _round_trip()
-    document = yaml.load(text)
+    document = load_yaml(text, PARAMS, yaml)
     for path, value in overrides.items():
         _assign(document, path, value)
     written = io.StringIO()
@@ -210,11 +214,7 @@ def _round_trip() -> YAML:
 
 
 def _loaded(text: str, kind: str, source: str) -> Any:
-    yaml = _round_trip() if kind == "rt" else YAML(typ="safe", pure=True)
-    try:
-        return yaml.load(text)
-    except YAMLError as error:
-        raise ParamsError(f"{source}: not valid YAML: {error}") from None
+    return load_yaml(text, source, _round_trip() if kind == "rt" else None)
 
 
 def _with_sections(params: str, preset: str) -> str:
@@ -230,10 +230,7 @@ def _with_sections(params: str, preset: str) -> str:
     text = head + "".join(sections[name] for name in order)
     wanted = {**_loaded(params, "safe", PARAMS), **_loaded(preset, "safe", "preset")}
     if _loaded(text, "safe", PARAMS) != wanted:
-        raise ParamsError(
-            f"{PARAMS} and presets must hold one section after another, each beginning with "
-            "`name:` at the start of a line, without anchors shared between sections"
-        )
+        raise ParamsError(ONE_AFTER_ANOTHER)
     return text
 
 
@@ -245,7 +242,9 @@ def _split(text: str, source: str) -> tuple[list[str], dict[str, str], str]:
     lines = [line + "\n" for line in text.splitlines()]
     starts = []
     for name in document:
-        start = document.lc.key(name)[0]
+        start = document.lc.key(name)[0] if isinstance(name, str) else 0
+        if not lines[start].startswith(f"{name}:"):
+            raise ParamsError(f"{source}: {ONE_AFTER_ANOTHER}")
         if starts:
             while start > 0 and (lines[start - 1].startswith("#") or not lines[start - 1].strip()):
                 start -= 1

@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from pipelines.dead_runs import end_dead_runs
 from pipelines.record_guard import RecordGuard
 from pipelines.record_receipt import read_receipt, write_receipt
 from pipelines.workspace_tags import workspace_tags
 from stages.core.delivery import RECORD_TAG, send_metrics, send_params
-from stages.core.provenance import context_tags
+from stages.core.provenance import context_tags, process_tags
 from stages.core.sections import read_yaml
 from stages.core.shown import as_metrics, flat
 from stages.core.store import (
@@ -127,14 +128,15 @@ class LineRecord:
         }
         line._keep_receipt(known.get("run_id"))
         with line._guarded():
-            its = {**line._context, **tags, **workspace_tags(line._workspace)}
-            line._begin(name, its, known.get("run_id"))
+            own = workspace_tags(line._workspace) | process_tags()
+            line._begin(name, {**line._context, **tags, **own}, known.get("run_id"))
         with line._guarded():
             line._log_params()
         return line
 
     def _begin(self, name: str, tags: Mapping[str, str], known: str | None) -> None:
         with opened_store(self._uri) as client:
+            end_dead_runs(client)
             self._experiment_id = open_experiment(
                 client, self._uri, self._experiment, self._project
             )

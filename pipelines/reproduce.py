@@ -8,6 +8,7 @@ repository. A user's mistake or a defect would only cost the same hours again.
 DVC gives up its lock while the stage runs and must get it back afterwards. If that fails, the
 finished outputs stand there unrecorded, and the next `repro` would delete them; `dvc commit`
 records them. It refuses if an output is missing, and stages write each output whole or not at all.
+What a killed DVC has left half-written is mended, once (`pipelines.dvc_locks`).
 """
 
 import os
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from pipelines.dvc_locks import mend_dvc
 from pipelines.runner import CommandTimeout, Finished, run_command
 from stages.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, LatentlineError
 
@@ -25,6 +27,7 @@ __all__ = ["StageFailed", "reproduce", "stage_environment"]
 PASSING_STATUSES = frozenset({EXIT_INTERRUPTED, 128 + 9, 128 + 15, -9, -15})
 LOCK_LOST = "Unable to acquire lock"
 PATH_BUSY = "is busy, it is being blocked by"
+LEFT_BY_A_KILL = (PATH_BUSY, "RWLock-file", "dvc.lock")
 LAST_LINES = 40
 
 
@@ -103,7 +106,10 @@ def reproduce(
         )
 
     try:
-        done = dvc("repro", *["--single-item"] * (not restore), *["--force"] * force, stage)
+        command = ("repro", *["--single-item"] * (not restore), *["--force"] * force, stage)
+        done = dvc(*command)
+        if done.status != 0 and _is_in_dvcs_way(done) and mend_dvc(workspace, on_line):
+            done = dvc(*command)
         if done.status != 0 and started and _says(done, LOCK_LOST):
             on_line(f"{stage}: DVC lost its lock; recording what the stage has written")
             done = dvc("commit", "--force", stage)
@@ -157,6 +163,10 @@ def _message(stage: str, status: int | None, done: Finished) -> str:
     said = [line for line in lines[begin:][-LAST_LINES:] if line]
     heading = f"{stage}: ended with exit status {status}{killed}"
     return "\n".join([f"{heading}; its last lines:", *said]) if said else heading
+
+
+def _is_in_dvcs_way(done: Finished) -> bool:
+    return any(_says(done, words) for words in LEFT_BY_A_KILL)
 
 
 def _says(done: Finished, words: str) -> bool:

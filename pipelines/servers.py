@@ -27,7 +27,13 @@ import stages.core.quiet  # noqa: F401
 from pipelines.runner import end_session, start_session
 from pipelines.workspace_lock import hold
 from stages.core.errors import LatentlineError
-from stages.core.store import experiment_name, open_experiment, opened_store, tracking_uri
+from stages.core.store import (
+    experiment_name,
+    open_experiment,
+    opened_store,
+    tracking_uri,
+    without_credentials,
+)
 
 __all__ = [
     "Server",
@@ -48,6 +54,7 @@ __all__ = [
 STARTUP_SECONDS = 90.0
 LOOPBACK = "127.0.0.1"
 PAGE = f"http://{LOOPBACK}:4200"
+CORS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,8 @@ def prefect_server(root: Path, port: int) -> Server:
         url=url,
         health=f"{url}/api/health",
         log=root / ".work" / "servers" / f"prefect-{port}.log",
-        environment={"PREFECT_API_URL": f"{url}/api"},
+        # By default any page in this machine's browser may ask the API for anything.
+        environment={"PREFECT_API_URL": f"{url}/api", CORS: os.environ.get(CORS) or url},
     )
 
 
@@ -99,6 +107,9 @@ def mlflow_server(root: Path, port: int) -> Server:
         "--host": LOOPBACK,
         "--port": str(port),
         "--workers": "1",
+        # A page of another site, whose name its owner lets point here, is refused.
+        "--allowed-hosts": f"{LOOPBACK}:{port},localhost:{port}",
+        "--cors-allowed-origins": url,
     }
     pairs = [word for option in options.items() for word in option]
     return Server(
@@ -182,8 +193,8 @@ def prefect_api(root: Path) -> Iterator[str]:
     if given:
         if not answers(f"{given.rstrip('/')}/health"):
             raise LatentlineError(
-                f"PREFECT_API_URL is {given}, but no server answers there; start it or unset "
-                "PREFECT_API_URL to run without one"
+                f"PREFECT_API_URL is {without_credentials(given)}, but no server answers there; "
+                "start it or unset PREFECT_API_URL to run without one"
             )
         yield given
         return

@@ -7,28 +7,33 @@ nothing: two caches over one stage would disagree some day.
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from httpx import HTTPError
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import PrefectException
 from prefect.runtime import deployment, flow_run
+from prefect.settings import PREFECT_API_URL
 from prefect.tasks import Task
 from pydantic import BaseModel
 
+from pipelines.dead_runs import deliver_history
 from pipelines.figures import Figure, read_figures, samples
 from pipelines.line_config import LineConfig, StagesConfig
 from pipelines.notify import notify, tell_of_crash, tell_of_failure
 from pipelines.one_message import tell_mistakes_in_one_message
 from pipelines.params_overlay import apply_overlay
-from pipelines.prefect_setup import noted_process
+from pipelines.prefect_setup import crash_zombies, noted_process
 from pipelines.record import LineRecord
 from pipelines.reproduce import StageFailed, reproduce, stage_environment
 from pipelines.run_page import StageOutcome, publish
 from pipelines.stage_graph import stage_order, stages_with_upstream
 from pipelines.workspace_lock import hold_workspace
+from stages.core.errors import ParamsError
 
 __all__ = [
     "LineConfig",
@@ -97,6 +102,7 @@ def bring_up_to_date(config: LineConfig, reason: str = "") -> LineResult:
         noted_process(Path.cwd(), str(flow_run.id)),
         hold_workspace(workspace, f"run {flow_run.name}", log.info) as lock,
     ):
+        _mark_crashed_runs(log.info)
         if config.preset or config.set:
             apply_overlay(workspace, config.preset, config.set, log.info)
         record = LineRecord.open(workspace, str(flow_run.name), run_tags(reason))
@@ -104,6 +110,18 @@ def bring_up_to_date(config: LineConfig, reason: str = "") -> LineResult:
         # Figures of a part of the line would be those of an earlier run.
         whole = len(stages) == len(graph)
         return run_stages(config, workspace, stages, record, lock, force=force, whole=whole)
+
+
+def _mark_crashed_runs(log: Callable[[str], None]) -> None:
+    """Runs whose process was killed, now that this one holds the workspace."""
+    api = PREFECT_API_URL.value()
+    if not api:
+        return
+    try:
+        for run in crash_zombies(Path.cwd(), api):
+            log(f"run {run.name}: its process is gone; marked as crashed")
+    except (PrefectException, HTTPError) as error:
+        log(f"runs whose process is gone could not be marked: {error}")
 
 
 def run_stages(
@@ -133,6 +151,8 @@ def run_stages(
         record.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     record.finish("FINISHED")
+    environment = stage_environment(record.environment(), record.removed)
+    deliver_history(workspace, environment, get_run_logger().info)
     return result
 
 
@@ -147,6 +167,7 @@ def _run_stages(
 ) -> LineResult:
     log = get_run_logger()
     environment = stage_environment(record.environment(), record.removed)
+    params = _params(workspace)
     outcomes: list[StageOutcome] = []
     for stage in stages:
         start = time.monotonic()
@@ -158,6 +179,7 @@ def _run_stages(
                 config.stage_timeout_minutes.get(stage, config.timeout_minutes),
                 stage in force,
                 lock,
+                params,
             )
         except Exception as error:
             if COLLAPSE in str(error):
@@ -174,6 +196,11 @@ def _run_stages(
         figures, picture = read_figures(workspace), samples(workspace)
     publish(outcomes, figures, picture, record.url, log.warning)
     return LineResult(stages=outcomes, figures=figures, record_url=record.url)
+
+
+def _params(workspace: Path) -> bytes:
+    path = workspace / "params.yaml"
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _outcome(record: LineRecord, stage: str, seconds: float) -> StageOutcome:
@@ -216,8 +243,14 @@ def _reproduce(
     timeout_minutes: float,
     force: bool,
     lock: int,
+    params: bytes,
 ) -> None:
     log = get_run_logger()
+    if _params(workspace) != params:
+        raise ParamsError(
+            f"{stage}: params.yaml was edited while the line ran; the record of a line can tell of "
+            "one params.yaml only, so this one ends here: run again, finished stages are kept"
+        )
     # Called by the flow and not submitted: only in the main thread do Prefect's signals arrive.
     reproduce(
         stage,

@@ -1,15 +1,14 @@
 """Deliver the journals of stages to MLflow: `python -m stages.upload_history`.
 
 While a stage runs, a process of this program follows its journal (`--follow`). When that process
-could not deliver everything - no network, a server that was down - the journal stays, and this
-program, run by hand without arguments, delivers all that is left, into the run that was begun or a
-new one. It may be run any time and any number of times.
+could not deliver everything - no network, a server that was down - the journal stays. The next
+stage that reaches the same store delivers it too, and so does this program, run by hand without
+arguments, into the run that was begun or a new one. It may be run any time and any number of times.
 """
 
 import argparse
 import fcntl
 import os
-import platform
 import shutil
 import signal
 import sys
@@ -19,10 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-import psutil
-
 from stages.core.delivery import Delivery
-from stages.core.journal import journal_ended, journal_folders, project_root
+from stages.core.journal import journal_ended, journal_folders, project_root, read_journal
+from stages.core.provenance import writer_lives
 from stages.core.store import reason
 
 if TYPE_CHECKING:
@@ -77,6 +75,7 @@ class _Follower:
         self._monitor: SystemMetricsMonitor | None = None
         self._pause = FIRST_PAUSE
         self._warned = False
+        self._seen = {folder.resolve()}
 
     def run(self) -> bool:
         while True:
@@ -93,6 +92,8 @@ class _Follower:
                 return True
             if over and not sent:
                 return False
+            if sent and not over:
+                self._deliver_one_left()
             self._wait(SEND_SECONDS if sent else self._next_pause())
 
     def _send(self, dead: bool) -> bool:
@@ -113,6 +114,16 @@ class _Follower:
             return False
         self._pause = FIRST_PAUSE
         return True
+
+    def _deliver_one_left(self) -> None:
+        """What an earlier stage could not deliver; one at a time, so that this one's goes first."""
+        for folder in journal_folders(self._folder.resolve().parents[2]):
+            if folder not in self._seen:
+                self._seen.add(folder)
+                # Looked at before it is locked: a sender that finds its journal locked gives up.
+                if _is_left(folder, self._delivery.shown_uri):
+                    _deliver_left(folder, None)
+                    return
 
     def _next_pause(self) -> float:
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
@@ -179,20 +190,28 @@ def _deliver_left(folder: Path, uri: str | None) -> bool:
         return True
 
 
+def _is_left(folder: Path, store: str) -> bool:
+    """Whether a journal for a store has no process any more that writes it."""
+    try:
+        opening = next(read_journal(folder, 0))[0]
+        ended = journal_ended(folder) or writer_lives(opening["tags"], opening["time"]) is False
+    except (OSError, StopIteration):
+        return False
+    return bool(opening["tracking_uri"] == store and ended)
+
+
 def _last_written(folder: Path) -> int:
     return max(int(1000 * path.stat().st_mtime) for path in folder.glob("*.jsonl"))
 
 
 def _living_writer(delivery: Delivery) -> str | None:
-    host, process = delivery.tags["latentline.host"], int(delivery.tags["latentline.pid"])
-    if host != platform.node():
-        return f"process {process} of {host} (run this program there if that is not so)"
-    try:
-        # A number may be given to another process later; that one is younger than the journal.
-        living = 1000 * psutil.Process(process).create_time() <= delivery.began
-    except psutil.Error:
-        return None
-    return f"process {process}" if living else None
+    host, process = delivery.tags["latentline.host"], delivery.tags["latentline.pid"]
+    match writer_lives(delivery.tags, delivery.began):
+        case None:
+            return f"process {process} of {host} (run this program there if that is not so)"
+        case True:
+            return f"process {process}"
+    return None
 
 
 def main(arguments: list[str] | None = None) -> int:

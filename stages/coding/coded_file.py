@@ -86,6 +86,8 @@ class CodedFile:
         words = np.frombuffer(self.payload, dtype="<u4")
         start, left = 0, self.header.count
         while left:
+            if start >= len(words):
+                raise DataError(f"{self.path}: must hold {self.header.count} images, ends before")
             count, length = min(left, GROUP), int(words[start])
             block = words[start + 1 : start + 1 + length].astype(np.uint32)
             try:
@@ -190,7 +192,12 @@ def open_coded(path: Path) -> CodedFile:
             f"{path}: its header cannot be read: damaged, or of another version; code it again"
         ) from None
     payload = content[begin + len(text) :]
-    if header.version != VERSION or hashlib.sha256(payload).hexdigest() != header.payload_sha256:
+    whole_words = len(payload) % 4 == 0
+    if (
+        header.version != VERSION
+        or not whole_words
+        or hashlib.sha256(payload).hexdigest() != header.payload_sha256
+    ):
         raise DataError(
             f"{path}: damaged: its {len(payload)} bytes after the header do not have the checksum "
             "they were written with; code the images again, or fetch the file once more"

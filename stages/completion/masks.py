@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy import ndimage
 
 from stages.bottlenecks.base import LatentSpec
@@ -66,7 +66,7 @@ def read_mask(name: str, height: int, width: int) -> Mask:
         else:
             with Image.open(path) as picture:
                 mask = np.asarray(picture.convert("L")) >= _WHITE
-    except (OSError, ValueError, UnidentifiedImageError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ParamsError(f"--mask: {path} is neither a picture nor an array: {error}") from None
     if mask.shape != (height, width) or mask.dtype != bool:
         raise ParamsError(

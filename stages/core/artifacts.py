@@ -8,6 +8,7 @@ therefore stands for all its bytes. Nothing in it depends on the clock, the host
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,28 +137,44 @@ def open_artifact(path: Path, type: str) -> Artifact:
         text = manifest.read_bytes()
         content = json.loads(text)
         files, about, found = content["files"], content["about"], content["type"]
+        sizes = {name: int(entry["bytes"]) for name, entry in files.items()}
     except FileNotFoundError:
         raise ArtifactError(
             f"{path}: the {type} artifact must be here (no {MANIFEST}); "
             "run the stage that writes it, or `dvc repro`"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{manifest}: unreadable ({error}); {_mend(path)}") from None
+    except RecursionError:
+        raise ArtifactError(f"{manifest}: nested without end; {_mend(path)}") from None
     if found != type:
         raise ArtifactError(f"{path}: must be an artifact of type {type!r}, is {found!r}")
-    for name, entry in files.items():
+    for name, wanted in sizes.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ArtifactError(f"{manifest}: names {name!r}, which lies outside; {_mend(path)}")
         size = (path / name).stat().st_size if (path / name).is_file() else None
-        if size != entry["bytes"]:
+        if size != wanted:
             came = "is missing" if size is None else f"has {size}"
-            raise ArtifactError(
-                f"{path / name}: must have {entry['bytes']} bytes, {came}; {_mend(path)}"
-            )
+            raise ArtifactError(f"{path / name}: must have {wanted} bytes, {came}; {_mend(path)}")
     return Artifact(path, type, hashlib.sha256(text).hexdigest(), files, about)
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors: no pickle, equal tensors give equal bytes."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    """Write tensors as safetensors: no pickle, equal tensors give equal bytes.
+
+    Raises:
+        OSError: If the disk refuses them.
+    """
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(whole, path)
+    except SafetensorError as error:
+        # The library tells the system's errors as its own.
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        code = int(number.group(1))
+        raise OSError(code, os.strerror(code), str(path)) from None
 
 
 def read_weights(artifact: Artifact, name: str) -> dict[str, Tensor]:

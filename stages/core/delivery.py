@@ -8,14 +8,14 @@ piece of work (a stage that was killed and ran again) end in one run, whichever 
 """
 
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from stages.core.journal import read_journal
+from stages.core.journal import read_journal, replace_json
+from stages.core.provenance import ATTEMPT_TAG
 from stages.core.shown import as_dataset, as_metrics, as_params, safe_name
 from stages.core.store import (
     open_experiment,
@@ -111,11 +111,15 @@ class Delivery:
         if not found:
             return None
         run = found[0]
-        if (run.info.end_time or 0) < self.began:
+        if self._is_latest(run):
             # The work goes on, perhaps as part of another line and in another process.
             client.log_batch(run.info.run_id, tags=_tag_entities(self.tags))
             client.update_run(run.info.run_id, status="RUNNING")
         return run
+
+    def _is_latest(self, run: "Run") -> bool:
+        """Whether the run shows no later attempt at the work than this journal tells of."""
+        return int(run.data.tags.get(ATTEMPT_TAG, 0)) <= int(self.tags.get(ATTEMPT_TAG, 0))
 
     def _create_run(self, client: "MlflowClient") -> "Run":
         experiment = open_experiment(client, self._uri, self._opening["experiment"], self._root)
@@ -132,7 +136,7 @@ class Delivery:
 
     def _note_sent(self, offset: int) -> None:
         self._offset = offset
-        _replace(self._folder / "sent.json", {"run_id": self._run_id, "offset": offset})
+        replace_json(self._folder / "sent.json", {"run_id": self._run_id, "offset": offset})
 
     def _write_receipt(self, run: "Run") -> None:
         """Tell the work folder its run id, if the folder still waits for one."""
@@ -141,7 +145,7 @@ class Delivery:
             known = json.loads(receipt.read_text())
             if known["record"] == self._opening["record"] and not self._elsewhere:
                 known |= {"run_id": self._run_id, "experiment_id": run.info.experiment_id}
-                _replace(receipt, known)
+                replace_json(receipt, known)
         except (OSError, ValueError):
             return
 
@@ -253,12 +257,12 @@ class Delivery:
             time: When, in milliseconds.
         """
 
-        def end_if_open() -> None:
+        def end_if_latest() -> None:
             client = self._store()
-            if (client.get_run(self._run_id).info.end_time or 0) < time:
+            if self._is_latest(client.get_run(self._run_id)):
                 client.set_terminated(self._run_id, status, end_time=time)
 
-        self._deliver(end_if_open)
+        self._deliver(end_if_latest)
         self.closed = True
 
     def _store(self) -> "MlflowClient":
@@ -283,9 +287,3 @@ def _tag_entities(tags: dict[str, str]) -> list[Any]:
     from mlflow.entities import RunTag
 
     return [RunTag(name, value) for name, value in tags.items()]
-
-
-def _replace(path: Path, value: dict[str, Any]) -> None:
-    building = path.with_name(f"{path.name}.{os.getpid()}")
-    building.write_text(json.dumps(value))
-    building.replace(path)

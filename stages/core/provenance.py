@@ -5,18 +5,35 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["context_tags", "git_tags", "provenance_tags", "user_name"]
+import psutil
+
+__all__ = [
+    "ATTEMPT_TAG",
+    "context_tags",
+    "git_tags",
+    "process_tags",
+    "provenance_tags",
+    "user_name",
+    "writer_lives",
+]
+
+ATTEMPT_TAG = "latentline.attempt"
+"""Which attempt at its work a run shows. Attempts are counted: a clock may be set back."""
+CLOCK_MILLISECONDS = 2000
+"""Start times of processes move with the system's clock."""
 
 
-def provenance_tags(stage: str, record: str, parent: str | None) -> dict[str, str]:
+def provenance_tags(stage: str, record: str, parent: str | None, attempt: int) -> dict[str, str]:
     """Tags of the run of one stage.
 
     Args:
         stage: Name of the stage.
         record: The record the run shows; by it a run is found again.
         parent: Run id of the line, if there is one.
+        attempt: How often this work was begun, this time included.
     """
     optional = {
         "mlflow.parentRunId": parent,
@@ -31,11 +48,32 @@ def provenance_tags(stage: str, record: str, parent: str | None) -> dict[str, st
         "mlflow.source.type": "JOB",
         "dvc.stage": stage,
         "latentline.record": record,
-        # By these a run whose process died without a word can be told from one that lives.
-        "latentline.host": platform.node(),
-        "latentline.pid": str(os.getpid()),
+        ATTEMPT_TAG: str(attempt),
+        **process_tags(),
         **{name: value for name, value in optional.items() if value},
     }
+
+
+def process_tags() -> dict[str, str]:
+    """By these a run whose process died without a word can be told from one that lives."""
+    return {"latentline.host": platform.node(), "latentline.pid": str(os.getpid())}
+
+
+def writer_lives(tags: Mapping[str, str], began: int) -> bool | None:
+    """Whether the process that writes a run is alive; None where another host knows.
+
+    Args:
+        tags: Of the run, with those of `process_tags`.
+        began: When it began, in milliseconds: a process id may be given to a younger one.
+    """
+    if tags.get("latentline.host") != platform.node():
+        return None
+    try:
+        process = psutil.Process(int(tags["latentline.pid"]))
+        started = 1000 * process.create_time()
+        return process.status() != psutil.STATUS_ZOMBIE and started <= began + CLOCK_MILLISECONDS
+    except (psutil.Error, KeyError, ValueError):
+        return False
 
 
 def user_name() -> str:

@@ -5,7 +5,9 @@ A section is a pydantic model beside the part it configures. A *member* section 
 is read by the `Options` of `stages/bottlenecks/ema_vq.py`. There are no default values: every
 number of a run stands in params.yaml.
 
-YAML is read by ruamel (YAML 1.2, as DVC does): PyYAML would read `1e-4` as a string.
+YAML is read by ruamel (YAML 1.2, as DVC does): PyYAML would read `1e-4` as a string. It is read as
+plain values only: no tag makes an object, and a file whose aliases stand for more than fits in
+memory, or that is nested without end, is refused.
 """
 
 import difflib
@@ -25,12 +27,15 @@ __all__ = [
     "MemberOptions",
     "Section",
     "load_member",
+    "load_yaml",
     "parse_params",
     "read_yaml",
     "validate",
 ]
 
 PARAMS_PATH = Path("params.yaml")
+MOST_CHARACTERS = 2**22
+MOST_VALUES, MOST_LEVELS = 100_000, 50
 
 M = TypeVar("M")
 S = TypeVar("S", bound="Section")
@@ -76,6 +81,8 @@ def load_member(base: type[M], kind: str) -> type[M]:
 
 
 def _only_subclass(base: type[M], package: str, kind: str) -> type[M]:
+    if not kind.isidentifier() or kind in ("base", "__init__"):
+        raise ParamsError(_unknown_kind(package, kind))
     try:
         module = importlib.import_module(f"{package}.{kind}")
     except ModuleNotFoundError as error:
@@ -110,13 +117,56 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; run from the root of the project") from None
-    try:
-        value = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise ParamsError(f"{path}: not valid YAML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: must be UTF-8 text: {error}") from None
+    value = load_yaml(text, str(path))
     if not isinstance(value, dict):
         raise ParamsError(f"{path}: must hold sections (a mapping); got {type(value).__name__}")
     return value
+
+
+def load_yaml(text: str, source: str, yaml: YAML | None = None) -> Any:
+    """Read YAML from anywhere into plain Python values.
+
+    Args:
+        text: The YAML.
+        source: What to call it in messages.
+        yaml: How to read it, where that is not into plain values.
+
+    Raises:
+        ParamsError: If it is not YAML, or holds objects or more than a computer should be asked to.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise ParamsError(
+            f"{source}: must have at most {MOST_CHARACTERS} characters, has {len(text)}"
+        )
+    try:
+        value = (yaml or YAML(typ="safe", pure=True)).load(text)
+        _require_bounded(value)
+    except YAMLError as error:
+        raise ParamsError(f"{source}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise ParamsError(f"{source}: must be nested at most {MOST_LEVELS} levels deep") from None
+    # Numbers of a million digits, days that no month has.
+    except (ValueError, OverflowError) as error:
+        raise ParamsError(f"{source}: holds a value that cannot be read: {error}") from None
+    return value
+
+
+def _require_bounded(value: Any) -> None:
+    """Refuse what is small as text and endless once every alias is what it stands for."""
+    count = 0
+    waiting = [(value, 0)]
+    while waiting:
+        each, level = waiting.pop()
+        count += 1
+        if level > MOST_LEVELS:
+            raise RecursionError
+        if count > MOST_VALUES:
+            raise ValueError(f"its aliases stand for more than {MOST_VALUES} values")
+        inner = each.values() if isinstance(each, dict) else each
+        if isinstance(each, dict | list | tuple | set):
+            waiting += [(part, level + 1) for part in inner]
 
 
 def parse_params(model: type[S], raw: dict[str, Any], *, source: str, strict: bool) -> S:

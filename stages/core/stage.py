@@ -7,6 +7,10 @@ and turns every way it can end into an exit status:
     1   a user's mistake, told in one message
     75  interrupted; state is in `.work/STAGE/KEY`, run again to go on
 
+DVC notes parameters, code and inputs as they are when a stage *ends*. So a stage whose own sections
+of params.yaml, code or inputs were edited while it ran ends with 75 and is not recorded: DVC would
+take its outputs for those of what nobody ran.
+
 Work that grows (50,000 samples where 1,000 are already drawn) may outlive its stage: what a program
 leaves in `run.kept` stays until work of another name has finished.
 """
@@ -117,7 +121,7 @@ def _run(
 ) -> None:
     raw = read_yaml(PARAMS_PATH)
     params = parse_params(params_type, raw, source=str(PARAMS_PATH), strict=False)
-    code = _code_digest()
+    code = _code_files()
     # The whole file is checked before any work is lost to a mistake in a later section. By name
     # and not by import: the check can only refuse, never change a byte, so the code of the later
     # sections is no dependency of this stage.
@@ -125,7 +129,7 @@ def _run(
     paths = inputs(params) if callable(inputs) else inputs
     opened = {type: open_artifact(path, type) for type, path in paths.items()}
     with (
-        _locked_work_folder(stage, _key(stage, params, opened, code, grows)) as work,
+        _locked_work_folder(stage, _key(stage, params, opened, _digest(code), grows)) as work,
         stop_on_signals() as stop,
     ):
         tracker = open_tracker(stage, work)
@@ -134,6 +138,7 @@ def _run(
             tracker.log_input(artifact.type, artifact.digest, artifact.path)
         try:
             program(params, Run(stage, work, opened, tracker, stop))
+            _require_unedited(stage, params_type, params, opened, code)
         except BaseException as error:
             tracker.close("KILLED" if isinstance(error, Interrupted) else "FAILED")
             raise
@@ -142,18 +147,54 @@ def _run(
         _clear(work)
 
 
-def _code_digest() -> str:
-    """Digest of our modules loaded so far: the program and the members its parameters name."""
+def _code_files() -> dict[Path, bytes]:
+    """Our modules loaded so far, the program and the members it was given: file -> sha256."""
     root = Path(__file__).resolve().parents[1]
     files = {
         Path(file)
         for module in list(sys.modules.values())
         if (file := getattr(module, "__file__", None)) and Path(file).is_relative_to(root)
     }
-    code = hashlib.sha256()
-    for file in sorted(files):
-        code.update(file.read_bytes())
-    return code.hexdigest()
+    return {file: hashlib.sha256(file.read_bytes()).digest() for file in sorted(files)}
+
+
+def _digest(code: Mapping[Path, bytes]) -> str:
+    return hashlib.sha256(b"".join(code.values())).hexdigest()
+
+
+def _require_unedited(
+    stage: str,
+    params_type: type[P],
+    params: P,
+    inputs: Mapping[str, Artifact],
+    code: Mapping[Path, bytes],
+) -> None:
+    """Refuse to have ended where DVC would note other parameters, code or inputs than were used.
+
+    Raises:
+        Interrupted: Naming what was edited; the work that was done is kept.
+    """
+    edited = [str(file) for file, digest in code.items() if _sha256(file) != digest]
+    edited += [
+        str(artifact.path)
+        for artifact in inputs.values()
+        if open_artifact(artifact.path, artifact.type).digest != artifact.digest
+    ]
+    now = parse_params(params_type, read_yaml(PARAMS_PATH), source=str(PARAMS_PATH), strict=False)
+    before, after = params.model_dump(mode="json"), now.model_dump(mode="json")
+    edited += [f"{PARAMS_PATH}: {name}" for name in before if before[name] != after.get(name)]
+    if edited:
+        raise Interrupted(
+            f"{stage}: edited while it ran: {', '.join(edited)}; its outputs are those of what was "
+            "there before and are not recorded: run again"
+        )
+
+
+def _sha256(file: Path) -> bytes | None:
+    try:
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError:
+        return None
 
 
 def _key(

@@ -8,6 +8,7 @@ two processes that do it at once leave it broken for ever.
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -80,6 +81,8 @@ def portable(uri: str, root: Path) -> str:
 def reason(error: Exception) -> str:
     """What went wrong with a store, in one line of bearable length."""
     line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    # MLflow names the address it asked, user name and password included.
+    line = re.sub(r"//[^/\s]+@", "//", line)
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
 
 

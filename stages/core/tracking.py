@@ -29,7 +29,12 @@ from pathlib import Path
 from typing import Any, final
 
 import stages.core.quiet  # noqa: F401
-from stages.core.journal import JournalWriter, new_journal_folder, project_root
+from stages.core.journal import (
+    JournalWriter,
+    new_journal_folder,
+    project_root,
+    replace_json,
+)
 from stages.core.provenance import provenance_tags
 from stages.core.store import SQLITE, experiment_name, portable, tracking_uri, without_credentials
 
@@ -130,12 +135,12 @@ class JournalTracker(Tracker):
         self._receipt = work.resolve() / RECEIPT
         known = self._known_run()
         self._record = known.get("record") or uuid.uuid4().hex
+        attempt = int(known.get("attempt") or 0) + 1
         self._identity: dict[str, str | None] | None = None
         self._ended = False
         self._journal = JournalWriter(new_journal_folder(self._root, stage))
-        if not known:
-            receipt = {"record": self._record, "tracking_uri": self._uri}
-            self._receipt.write_text(json.dumps(receipt))
+        receipt = {"record": self._record, "tracking_uri": self._uri}
+        replace_json(self._receipt, {**receipt, **known, "attempt": str(attempt)})
         self._journal.append(
             "open",
             stage=stage,
@@ -143,7 +148,7 @@ class JournalTracker(Tracker):
             tracking_uri=self._uri,
             experiment=experiment_name(),
             receipt=str(self._receipt),
-            tags=provenance_tags(stage, self._record, self._parent),
+            tags=provenance_tags(stage, self._record, self._parent, attempt),
         )
         self._sender = _start_sender(self._journal.folder)
 

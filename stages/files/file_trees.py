@@ -1,7 +1,10 @@
 """A folder and a zip archive, looked at in the same way: a sorted list of files.
 
 Nothing is ever extracted: a member of an archive is read by the name it has there, and a name that
-points outside the archive is refused all the same.
+points outside the archive is refused all the same. So are members that share bytes or claim to grow
+beyond what their compression can do (bombs), and links that lead out of a folder. Names are for
+people's eyes: what is no printable character is written as an escape, so that no name moves a
+terminal's cursor or reads from right to left.
 """
 
 import lzma
@@ -18,6 +21,13 @@ from pathlib import Path, PurePosixPath
 from stages.core.errors import DataError
 
 __all__ = ["TreeFile", "Unreadable", "open_tree"]
+
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Those whose unpacking can be stopped in the middle."""
+MOST_GROWTH = 1100
+"""Deflate cannot do more than 1032."""
+LOCAL_HEADER_BYTES = 30
+"""Before a member's name and bytes; less than what is really there, never more."""
 
 
 class Unreadable(Exception):
@@ -65,17 +75,22 @@ def open_tree(path: Path) -> Iterator[list[TreeFile]]:
             f"{path}: must be a folder or a whole zip archive ({error}); get it again"
         ) from None
     with archive:
-        members = [_member(archive, info) for info in archive.infolist() if not info.is_dir()]
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+        shared = _sharing_bytes(infos)
+        members = [_member(archive, info, id(info) in shared) for info in infos]
         yield sorted(members, key=lambda file: file.name)
 
 
 def _folder(root: Path) -> Iterator[TreeFile]:
+    inside = root.resolve()
     for folder, subfolders, names in os.walk(root):
         for name in [*names, *subfolders]:
             path = Path(folder, name)
             printable = _printable(str(path.relative_to(root)))
             mode = path.stat().st_mode if path.exists() else 0
-            if stat.S_ISREG(mode):
+            if path.is_symlink() and mode and not path.resolve().is_relative_to(inside):
+                yield TreeFile(printable, 0, path.read_bytes, "a link out of the folder")
+            elif stat.S_ISREG(mode):
                 yield TreeFile(printable, path.stat().st_size, path.read_bytes, None)
             # os.walk descends into folders, but not through links: they may form a circle.
             elif path.is_symlink():
@@ -85,7 +100,21 @@ def _folder(root: Path) -> Iterator[TreeFile]:
                 yield TreeFile(printable, 0, path.read_bytes, "not a regular file")
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> TreeFile:
+def _sharing_bytes(infos: list[zipfile.ZipInfo]) -> set[int]:
+    """Members whose bytes begin before those of the one before have ended."""
+    found: set[int] = set()
+    before: zipfile.ZipInfo | None = None
+    end = 0
+    for info in sorted(infos, key=lambda info: info.header_offset):
+        if before is not None and info.header_offset < end:
+            found |= {id(before), id(info)}
+        reach = info.header_offset + LOCAL_HEADER_BYTES + info.compress_size
+        if before is None or reach > end:
+            before, end = info, reach
+    return found
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, shares_bytes: bool) -> TreeFile:
     name = info.filename.replace("\\", "/")
     problem = None
     if name.startswith("/") or ":" in name.split("/")[0] or ".." in name.split("/"):
@@ -94,12 +123,23 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> TreeFile:
         problem = "encrypted"
     elif stat.S_ISLNK(info.external_attr >> 16):
         problem = "a link"
+    elif info.compress_type not in METHODS:
+        problem = f"compressed by method {info.compress_type}; stored and deflated ones are read"
+    elif shares_bytes:
+        problem = "it shares bytes with another member, as in a zip bomb"
+    elif info.file_size > MOST_GROWTH * max(info.compress_size, 1):
+        problem = f"{info.compress_size} bytes that claim to be {info.file_size}: a zip bomb"
     return TreeFile(_printable(name), info.file_size, partial(_unpack, archive, info), problem)
 
 
 def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     try:
-        return archive.read(info)
+        with archive.open(info) as file:
+            # Asked for so many bytes, it unpacks no more than these, whatever else there is.
+            content = file.read(info.file_size)
+            if file.read(1) or len(content) != info.file_size:
+                raise Unreadable(f"does not hold the {info.file_size} bytes it claims to")
+            return content
     # RuntimeError and NotImplementedError: a compression this Python cannot undo.
     except (
         zipfile.BadZipFile,
@@ -113,5 +153,8 @@ def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 def _printable(name: str) -> str:
-    """Bytes that are no text in the file system's encoding, written as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """With escapes for what is no printable text: stray bytes, control characters, directions."""
+    text = name.encode("utf-8", "backslashreplace").decode()
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

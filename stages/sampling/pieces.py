@@ -7,6 +7,9 @@ another size, goes on from those that are there.
 """
 
 import os
+import sys
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +45,7 @@ def draw_pieces(sampler: Sampler, run: Run) -> None:
         ParamsError: If the prior cannot do what the settings ask for.
     """
     options = sampler.options
+    _remove_damaged(run.kept)
     missing = _missing(options.count, options.batch_size, _pieces(run.kept))
     there = options.count - sum(min(piece.stop, options.count) - piece.start for piece in missing)
     with progress(options.count, initial=there, unit="images", label=run.stage) as bar:
@@ -76,6 +80,19 @@ def _read(start: int, stop: int, pieces: list[_Piece], folder: Path) -> Drawn:
             parts.append(Drawn(**{name: array[rows] for name, array in arrays.items()}))
         start = piece.stop
     return concatenated(parts)
+
+
+def _remove_damaged(folder: Path) -> None:
+    """Zip archives know the checksum of what is in them; it is compared when that is read."""
+    for piece in _pieces(folder):
+        path = piece.path(folder)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                for name in arrays.files:
+                    arrays[name]
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+            print(f"{path}: damaged piece, drawn again", file=sys.stderr)
+            path.unlink()
 
 
 def _pieces(folder: Path) -> list[_Piece]:

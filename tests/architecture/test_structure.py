@@ -111,3 +111,25 @@ def test_sizes_stay_readable():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno - node.lineno < 60, f"{path}: {node.name} is too long"
+
+
+def _calls(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), {word.arg: word.value for word in node.keywords}
+
+
+@pytest.mark.parametrize("folder", ["stages", "pipelines", "benchmarks"])
+def test_no_shell_no_pickled_code_no_eval(folder):
+    """What a file of somebody else could run; see docs/security.md."""
+    forbidden = {"eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "input"}
+    for path in sources(folder):
+        assert "marshal" not in imported_names(path) and "shelve" not in imported_names(path), path
+        for name, keywords in _calls(path):
+            assert name not in forbidden, f"{path}: {name}"
+            assert not name.startswith("pickle.load"), f"{path}: {name}"
+            assert "shell" not in keywords, f"{path}: a command is a list of words"
+            if name == "torch.load":
+                assert ast.unparse(keywords["weights_only"]) == "True", path
+            if name == "np.load" and "allow_pickle" in keywords:
+                assert ast.unparse(keywords["allow_pickle"]) == "False", path

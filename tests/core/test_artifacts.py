@@ -1,7 +1,11 @@
 """Artifacts appear whole or not at all, are named by their bytes, and tell when they are hurt."""
 
+import errno
+import json
+
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from stages.core.artifacts import new_artifact, open_artifact, read_weights, write_weights
 from stages.core.errors import ArtifactError
@@ -57,4 +61,33 @@ def test_truncated_and_flipped(tmp_path):
         read_weights(artifact, "weights.safetensors")
     path.unlink()
     with pytest.raises(ArtifactError, match="is missing"):
+        open_artifact(tmp_path / "a", "toy")
+
+
+def test_a_full_disk_is_told_as_the_system_tells_it(tmp_path, monkeypatch):
+    def full(tensors, path):
+        raise SafetensorError("Error while serializing: No space left on device (os error 28)")
+
+    monkeypatch.setattr("stages.core.artifacts.save_file", full)
+    with pytest.raises(OSError) as caught:
+        write_weights(tmp_path / "weights", {"w": torch.zeros(3)})
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename.endswith("weights")
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "inner/../../secret"])
+def test_a_manifest_that_names_files_outside_is_refused(tmp_path, name):
+    write(tmp_path / "a")
+    manifest = tmp_path / "a" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["files"][name] = {"bytes": 1, "sha256": "0" * 64}
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match="which lies outside"):
+        open_artifact(tmp_path / "a", "toy")
+
+
+@pytest.mark.parametrize("text", ["[]", '{"files": [], "about": {}, "type": "toy"}', "[" * 100_000])
+def test_a_manifest_that_is_none_is_refused(tmp_path, text):
+    write(tmp_path / "a")
+    (tmp_path / "a" / "manifest.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"manifest.json: (unreadable|nested)"):
         open_artifact(tmp_path / "a", "toy")

@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field
 
 from stages.core.errors import ParamsError
-from stages.core.sections import Section, load_member, parse_params, read_yaml
+from stages.core.sections import Section, load_member, load_yaml, parse_params, read_yaml
 from stages.priors.base import Prior, PriorOptions
 
 
@@ -96,3 +96,36 @@ def test_an_unknown_member_lists_the_known_ones():
 
 def test_a_member_is_found_by_its_file_name():
     assert load_member(Prior, "uniform").__module__ == "stages.priors.uniform"
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: !!python/object/apply:os.system [id]", "not valid YAML"),
+        ("a: !!python/name:os.system", "not valid YAML"),
+        (LAUGHS, "aliases stand for more than"),
+        ("a: &a [*a]", "nested at most"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested at most"),
+        ("a: " + "{b: " * 60 + "1" + "}" * 60, "nested at most"),
+        ("a: 1\na: 2", "not valid YAML"),
+        ("a: " + "9" * 10_000, "cannot be read"),
+        ("a: 2026-02-31", "cannot be read"),
+        ("a: " + "x" * 2**23, "at most 4194304 characters"),
+    ],
+    ids=["apply", "name", "laughs", "circle", "deep", "levels", "twice", "digits", "day", "long"],
+)
+def test_yaml_tricks_are_refused(text, message):
+    with pytest.raises(ParamsError) as caught:
+        load_yaml(text, "preset evil")
+    assert str(caught.value).startswith("preset evil: ") and message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["../../evil", "base", "__init__", "vq.Options", "", "a b", "os"])
+def test_a_kind_names_a_file_of_its_family_and_nothing_else(kind):
+    with pytest.raises(ParamsError, match="is not one of the priors; choose from"):
+        load_member(Prior, kind)

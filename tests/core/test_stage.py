@@ -78,7 +78,7 @@ def test_growing_work_goes_on_from_what_was_kept(workspace):
 def test_what_another_work_had_kept_goes_and_what_was_interrupted_stays(workspace, monkeypatch):
     works = workspace / ".work/toy"
     names = iter(["finished", "interrupted", "last"])
-    monkeypatch.setattr(stages.core.stage, "_code_digest", lambda: next(names))
+    monkeypatch.setattr(stages.core.stage, "_digest", lambda code: next(names))
     run_growing(workspace, 1, ["piece"])
     [finished] = [path for path in works.iterdir() if path.is_dir()]
     run_growing(workspace, 9, ["piece"])
@@ -190,3 +190,35 @@ def test_inputs_and_code_name_the_work(workspace):
     run_stage("toy", Params, program, {"toy input": workspace / "in"})
     run_stage("toy", Params, program, {"toy input": workspace / "in"})
     assert keys[0] != keys[1] == keys[2]
+
+
+@pytest.mark.parametrize("edited", ["params.yaml: seed", "in"])
+def test_what_is_edited_while_a_stage_runs_is_not_recorded(workspace, capsys, edited):
+    """DVC would note the new value beside the outputs of the old one."""
+    with new_artifact(workspace / "in", "toy input", {}) as folder:
+        (folder / "x").write_text("1")
+
+    def program(params, run):
+        (run.work / "kept.bin").write_bytes(b"work")
+        if edited == "in":
+            with new_artifact(workspace / "in", "toy input", {}) as folder:
+                (folder / "x").write_text("2")
+            return
+        path = workspace / "params.yaml"
+        path.write_text(re.sub(r"(?m)^seed: \d+", "seed: 7", path.read_text()))
+
+    with pytest.raises(SystemExit) as ended:
+        run_stage("toy", Params, program, {"toy input": workspace / "in"})
+    assert ended.value.code == 75
+    where = workspace / "in" if edited == "in" else edited
+    assert f"edited while it ran: {where};" in capsys.readouterr().err
+    assert not (workspace / "data/runs/toy.json").exists()
+
+
+def test_an_edit_of_another_stages_section_is_none_of_its_business(workspace):
+    def program(params, run):
+        path = workspace / "params.yaml"
+        path.write_text(path.read_text().replace("temperature: 1.0", "temperature: 0.9"))
+
+    run_stage("toy", Params, program, {})
+    assert (workspace / "data/runs/toy.json").exists()

@@ -18,8 +18,9 @@ from PIL import Image
 
 from stages.core.journal import journal_folders
 from stages.core.shown import as_params, flat, safe_name
-from stages.core.store import portable, run_url, tracking_uri, without_credentials
+from stages.core.store import portable, reason, run_url, tracking_uri, without_credentials
 from stages.core.tracking import NullTracker, Tracker, open_tracker
+from stages.upload_history import _deliver_left
 from stages.upload_history import main as upload_history
 
 NOBODY = "http://127.0.0.1:9"
@@ -59,6 +60,11 @@ def inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     yield project
     assert journal_folders(project) == []
+
+
+def upload_history_of(folder: Path) -> bool:
+    """Deliver one journal and no other."""
+    return _deliver_left(folder, None)
 
 
 def ask(root: Path, question: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -255,6 +261,39 @@ def test_a_journal_delivered_twice_changes_nothing(
     assert found == [(1, 10)]
 
 
+def test_what_was_left_is_delivered_by_the_next_stage(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.core.tracking._start_sender", lambda folder: None)
+        left = open_tracker("left", work_folder(inside, "left"))
+        left.log_metrics({"loss": 1.0}, step=1)
+        left.close("FINISHED")
+    tracker = open_tracker("next", work_folder(inside, "next"))
+    wait_for(lambda: len(journal_folders(inside)) == 1)
+    tracker.close("FINISHED")
+    assert ask(inside, "select status from runs where name = 'left'") == [("FINISHED",)]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_last_attempt_says_how_it_ended_whatever_the_clock_says(
+    inside: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[int, int]
+) -> None:
+    monkeypatch.setattr("stages.core.tracking._start_sender", lambda folder: None)
+    real = time.time_ns
+    stage = f"clock{order[0]}"
+    work = work_folder(inside, stage)
+    for shift, status in ((0, "KILLED"), (-86400, "FINISHED")):
+        monkeypatch.setattr(time, "time_ns", lambda shift=shift: real() + shift * 10**9)
+        tracker = open_tracker(stage, work)
+        tracker.close(status)
+    monkeypatch.setattr(time, "time_ns", real)
+    folders = sorted(journal_folders(inside), key=lambda path: path.stat().st_mtime_ns)
+    for place in order:
+        assert upload_history_of(folders[place])
+    assert ask(inside, "select status from runs where name = ?", stage) == [("FINISHED",)]
+
+
 def test_a_living_stage_is_left_alone(
     inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -319,6 +358,8 @@ def test_the_store_is_absolute_and_shared_with_temporary_copies(
 
 
 def test_no_password_is_shown() -> None:
+    asked = "API request to https://me:word@host:5000/api failed with exception X"
+    assert reason(Exception(asked)).startswith("API request to https://host:5000/api failed")
     assert without_credentials("https://me:word@host:5000/x") == "https://host:5000/x"
     assert run_url("https://me:word@host:5000/", "3", "r") == (
         "https://host:5000/#/experiments/3/runs/r"

@@ -26,7 +26,7 @@ def received() -> Iterator[tuple[str, list[Any]]]:
     class Receiver(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             found.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(500 if self.path == "/broken" else 204)
+            self.send_response(500 if self.path.startswith("/broken") else 204)
             self.end_headers()
 
         def log_message(self, *arguments: Any) -> None:
@@ -80,3 +80,21 @@ def test_who_cannot_be_told_is_a_warning(
 
 def test_without_a_receiver_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(monkeypatch, " ") == []
+
+
+@pytest.mark.parametrize(
+    "receiver",
+    [
+        "{python} -c 'raise SystemExit(3)' SECRET",
+        "/no/such/SECRET",
+        "http://127.0.0.1:1/hook?token=SECRET",
+        "{url}/broken?token=SECRET",
+        "http://SECRET:SECRET@[/",
+    ],
+)
+def test_a_warning_names_no_token(
+    received: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch, receiver: str
+) -> None:
+    url, _ = received
+    [warning] = told(monkeypatch, receiver.format(python=sys.executable, url=url))
+    assert "nobody was told" in warning and "SECRET" not in warning

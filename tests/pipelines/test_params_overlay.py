@@ -10,7 +10,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipelines import params_overlay
-from pipelines.params_overlay import apply_overlay, overlaid, parse_override, presets
+from pipelines.params_overlay import (
+    apply_overlay,
+    overlaid,
+    parse_override,
+    preset_path,
+    presets,
+)
 from stages.core.errors import ParamsError
 from tests.pipelines.trivial_line import Line
 
@@ -184,3 +190,31 @@ def test_unknown_presets_name_their_neighbour(tmp_path: Path, preset: str) -> No
 
 def test_presets_are_listed_with_their_first_line(preset: str) -> None:
     assert presets() == {"finite": "Finite scalar quantization; 3 minutes on a laptop."}
+
+
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        ("bottleneck: !!python/object/apply:os.system [id]", "not valid YAML"),
+        ("bottleneck: &a [*a]", "nested at most"),
+        ("bottleneck:\n  kind: fsq\nbottleneck:\n  kind: vq\n", "not valid YAML"),
+        ("{bottleneck: {kind: fsq}, training: {rate: 1}}", "one section after another"),
+        ("? [bottleneck]\n: {kind: fsq}\n", "one section after another"),
+        ("- bottleneck", "must hold sections"),
+        ("training: &t {rate: 1}\nbottleneck: *t\n", "not valid YAML"),
+    ],
+)
+def test_tricks_of_yaml_in_a_preset_are_refused(preset: str, message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
+        overlaid(PARAMS, preset, {})
+
+
+@pytest.mark.parametrize("name", ["../../../etc/passwd", "/etc/passwd", "digits_kl/../digits_kl"])
+def test_a_preset_is_named_and_no_path(name: str) -> None:
+    with pytest.raises(ParamsError, match="no such file"):
+        preset_path(name)
+
+
+def test_a_value_from_the_command_line_makes_no_object() -> None:
+    with pytest.raises(ParamsError, match="not valid YAML"):
+        parse_override("seed=!!python/object/apply:os.system [id]")

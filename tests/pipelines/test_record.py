@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -262,3 +263,29 @@ def test_a_line_that_was_killed_goes_on_with_its_record(workspace: Path) -> None
     other = LineRecord.open(workspace, "branch", {}, experiment="a sweep")
     assert other.run_id != first.run_id
     other.finish("FINISHED")
+
+
+def test_what_a_dead_process_left_open_is_ended_by_the_next_line(workspace: Path) -> None:
+    line = LineRecord.open(workspace, "living", {})
+    assert line.run_id is not None and line._client is not None
+    tags = {
+        "dead": {"latentline.host": platform.node(), "latentline.pid": "999999999"},
+        "elsewhere": {"latentline.host": "another", "latentline.pid": "1"},
+        "unknown": {},
+    }
+    ids = {
+        name: line._client.create_run(line._experiment_id, tags=given, run_name=name).info.run_id
+        for name, given in tags.items()
+    }
+    LineRecord.open(workspace, "next", {}).finish("FINISHED")
+    status = {
+        name: ask(workspace, "select status from runs where run_uuid = ?", run_id)[0][0]
+        for name, run_id in {**ids, "living": line.run_id}.items()
+    }
+    line.finish("FINISHED")
+    assert status == {
+        "dead": "KILLED",
+        "elsewhere": "RUNNING",
+        "unknown": "RUNNING",
+        "living": "RUNNING",
+    }

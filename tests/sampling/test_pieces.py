@@ -94,3 +94,18 @@ def test_a_stop_keeps_what_is_drawn(run):
     sampler = Counting(3 * GROUP, GROUP)
     draw_pieces(sampler, run)
     assert sampler.asked == [(GROUP, 2 * GROUP), (2 * GROUP, 3 * GROUP)]
+
+
+def test_a_damaged_piece_is_drawn_again(run, capsys):
+    draw_pieces(Counting(3 * GROUP, GROUP), run)
+    first, second, third = sorted(run.kept.iterdir())
+    content = bytearray(first.read_bytes())
+    content[len(content) // 2] ^= 1
+    first.write_bytes(content)
+    third.write_bytes(third.read_bytes()[:100])
+    sampler = Counting(3 * GROUP, GROUP)
+    draw_pieces(sampler, run)
+    assert sampler.asked == [(0, GROUP), (2 * GROUP, 3 * GROUP)]
+    said = capsys.readouterr().err
+    assert f"{first}: damaged piece" in said and f"{third}: damaged piece" in said
+    assert second.exists()
