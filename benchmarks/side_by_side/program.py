@@ -35,8 +35,17 @@ def run_contests(
     name: str,
     options: argparse.Namespace,
     contests: Callable[[], Iterable[Contest]],
+    *,
+    warm_up: bool = True,
 ) -> None:
-    """Measure each contest and write what there is so far: a run cut short keeps it."""
+    """Measure each contest and write what there is so far: a run cut short keeps it.
+
+    Args:
+        name: Of the benchmark.
+        options: What `arguments_of` and the benchmark itself asked for.
+        contests: Makes them, one after another: their tensors need not fit beside each other.
+        warm_up: Whether all do the work once for nothing; not where they have warmed up already.
+    """
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     clock = options.clock or ("processor" if options.threads == 1 else "wall")
@@ -44,7 +53,7 @@ def run_contests(
     started, measured = time.monotonic(), []
     run = describe_run(f"python -m benchmarks.{name}", settings)
     for contest in contests():
-        measured.append(measure(contest, options.rounds))
+        measured.append(measure(contest, options.rounds, warm_up))
         print(f"{time.monotonic() - started:6.1f} s  {contest.work}, {contest.size}", flush=True)
         write_report(options.output, measured, run, clock)
     print(markdown(measured, clock), end="")

@@ -44,7 +44,7 @@ def write_report(
 def markdown(contests: Sequence[list[Timed]], clock: Clock) -> str:
     """The table to read; ratios are ours over theirs, so above 1 ours is faster."""
     lines = [
-        f"| work | size | contender | ms ({clock}) | rate per second | ours is faster by | rounds |",
+        f"| work | size | contender | ms ({clock}) | a second | ours is faster by | rounds |",
         "|---|---|---|---|---|---|---|",
     ]
     for timed in contests:

@@ -60,9 +60,10 @@ class SelfAttention(nn.Module):
         if self.gain is not None:
             compared = F.rms_norm(compared, (self.head_dim,)) * self.gain
         # Under autocast the gain would lift queries and keys above the precision of the values.
-        queries, keys = compared.to(values.dtype).permute(2, 0, 3, 1, 4)
+        compared = compared.to(values.dtype)
         if rotations is not None:
-            queries, keys = rotated(queries, rotations.queries), rotated(keys, rotations.keys)
+            compared = rotated(compared, rotations)
+        queries, keys = compared.permute(2, 0, 3, 1, 4)
         return queries, keys, values
 
     def forward(
