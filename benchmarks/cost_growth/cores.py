@@ -4,7 +4,7 @@
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,8 @@ from stages.metrics.feature_set import FeatureSet
 from stages.metrics.frechet import gaussian_distance
 
 __all__ = ["cores"]
+
+Work = Callable[[], object]
 
 _LAYERS = 4
 _FEATURES = 64
@@ -47,7 +49,7 @@ def _sizes(*sizes: int, scale: int) -> list[int]:
 
 
 def _autoencoder_by_images(seed: int, scale: int) -> Core:
-    def make(images: int) -> object:
+    def make(images: int) -> Work:
         return autoencoder_step(torch.rand(images, 3, 32, 32) * 2 - 1, seed)
 
     return Core(
@@ -68,7 +70,7 @@ def _vectors(images: int, dim: int) -> torch.Tensor:
 def _quantizer_by_images(seed: int, scale: int) -> Core:
     dim, codes = 64, 512
 
-    def make(images: int) -> object:
+    def make(images: int) -> Work:
         return quantizer_step(_vectors(images, dim), _vectors(images, dim), codes)
 
     return Core(
@@ -85,7 +87,7 @@ def _quantizer_by_images(seed: int, scale: int) -> Core:
 def _quantizer_by_codes(seed: int, scale: int) -> Core:
     dim, images = 8, 16
 
-    def make(codes: int) -> object:
+    def make(codes: int) -> Work:
         return quantizer_step(_vectors(images, dim), _vectors(images, dim), codes)
 
     vectors = images * GRID**2
@@ -104,7 +106,7 @@ def _quantizer_by_codes(seed: int, scale: int) -> Core:
 def _encoding(seed: int, scale: int) -> Iterator[Core]:
     with tempfile.TemporaryDirectory() as folder:
 
-        def make(images: int) -> object:
+        def make(images: int) -> Work:
             return encoding_run(Path(folder) / str(images), images, 256, seed)
 
         yield Core(
@@ -121,7 +123,7 @@ def _encoding(seed: int, scale: int) -> Iterator[Core]:
 def _reading(scale: int) -> Iterator[Core]:
     with tempfile.TemporaryDirectory() as folder:
 
-        def make(rows: int) -> object:
+        def make(rows: int) -> Work:
             split = mapped_split(Path(folder) / str(rows), rows, 256)
             order = np.random.default_rng(0).integers(0, rows, (200, 256))
 
@@ -138,8 +140,7 @@ def _reading(scale: int) -> Iterator[Core]:
             [max(2, size) for size in _sizes(16_384, 32_768, 65_536, 131_072, scale=scale)],
             make,
             lambda rows: 1.0,
-            # Pages of the file that were touched; the kernel takes them back when it needs them.
-            lambda rows: rows,
+            lambda rows: 1.0,
         )
 
 
@@ -150,7 +151,7 @@ def _tokens(scale: int) -> list[int]:
 def _prior_by_tokens(seed: int, scale: int) -> Core:
     width, batch = 192, 2
 
-    def make(tokens: int) -> object:
+    def make(tokens: int) -> Work:
         return _prior_step(PriorSize(_LAYERS, width, tokens), batch, seed)
 
     weights = _weights(_LAYERS, width)
@@ -168,7 +169,7 @@ def _prior_by_tokens(seed: int, scale: int) -> Core:
 def _prior_by_parameters(seed: int) -> Core:
     tokens, batch = 64, 4
 
-    def make(width: int) -> object:
+    def make(width: int) -> Work:
         return _prior_step(PriorSize(_LAYERS, width, tokens), batch, seed)
 
     return Core(
@@ -187,7 +188,7 @@ def _sampling_by_tokens(seed: int, scale: int) -> Core:
     width, batch = 192, 4
     weights = _weights(_LAYERS, width)
 
-    def make(tokens: int) -> object:
+    def make(tokens: int) -> Work:
         return our_sampler(PriorSize(_LAYERS, width, tokens), batch, seed)
 
     return Core(
@@ -217,7 +218,7 @@ def _sampling_by_images(seed: int, scale: int) -> Core:
 def _distances(seed: int, scale: int) -> Core:
     numbers = np.random.default_rng(seed)
 
-    def make(images: int) -> object:
+    def make(images: int) -> Work:
         samples, reference = numbers.normal(size=(2, images, _FEATURES)).astype(np.float32)
 
         def run() -> float:
@@ -238,7 +239,7 @@ def _distances(seed: int, scale: int) -> Core:
     )
 
 
-def _prior_step(size: PriorSize, batch: int, seed: int) -> object:
+def _prior_step(size: PriorSize, batch: int, seed: int) -> Work:
     prior = make_prior(size, seed)
     codes = torch.randint(CODES, (batch, size.rows, size.columns))
     labels = torch.arange(batch) % prior.num_classes

@@ -1,6 +1,7 @@
 """The most memory that a piece of work takes beyond what was there before; Linux only.
 
-The kernel keeps the largest size that a process ever had and forgets it on request. Memory that was
+Memory of its own: pages of mapped files, which the kernel takes back when it needs them, are not
+counted. The kernel keeps the largest size that a process ever had and forgets it on request. Memory that was
 given back must really be gone, or work would seem to take none: glibc is told to map every block of
 64 kB and more by itself, and to unmap it when it is freed.
 """
@@ -21,13 +22,14 @@ _MAP_FROM = -3
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """Run once; the largest size meanwhile less the size before."""
+    """Run once; the largest size meanwhile less the size before, in bytes."""
     _map_large_blocks()
     gc.collect()
     _CLEAR.write_text(_FORGET_PEAK, encoding="ascii")
-    before = _kilobytes("VmRSS")
+    before = _kilobytes("RssAnon")
     run()
-    return max(0, _kilobytes("VmHWM") - before) * 1024
+    # There is no peak of memory of one's own; pages of files stay once they were touched.
+    return max(0, _kilobytes("VmHWM") - _kilobytes("RssFile") - before) * 1024
 
 
 @cache

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from benchmarks.cost_growth.growth import Growth
 
@@ -63,9 +64,8 @@ def _pair(measured: float, expected: float) -> str:
 def _plot(path: Path, grown: Sequence[Growth]) -> None:
     columns = 5
     rows = -(-len(grown) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3.2 * columns, 3 * rows), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(3.2 * columns, 3 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(grown) :]:
         axis.set_axis_off()
     for axis, growth in zip(axes.flat, grown, strict=False):
@@ -81,5 +81,4 @@ def _plot(path: Path, grown: Sequence[Growth]) -> None:
         axis.set_title(f"{core.stage}\n{core.what}", fontsize=7)
         axis.tick_params(labelsize=7, which="both")
     axes.flat[0].legend(fontsize=7)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    FigureCanvasAgg(figure).print_png(path)
