@@ -1,9 +1,9 @@
 """The most memory that a piece of work takes beyond what was there before; Linux only.
 
 Memory of its own: pages of mapped files, which the kernel takes back when it needs them, are not
-counted. The kernel keeps the largest size that a process ever had and forgets it on request. Memory that was
-given back must really be gone, or work would seem to take none: glibc is told to map every block of
-64 kB and more by itself, and to unmap it when it is freed.
+counted. The kernel keeps the largest size that a process ever had and forgets it on request. Memory
+that was given back must really be gone, or work would seem to take none: glibc is told to map every
+block of 64 kB and more by itself, and to unmap it when it is freed.
 """
 
 import ctypes

@@ -13,7 +13,7 @@ from benchmarks.cost_growth.growth import Growth
 
 __all__ = ["markdown", "write_report"]
 
-TOLERANCE = 0.1
+_TOLERANCE = 0.1
 """By which a measured exponent may be above the expected one: noise of a fit to few points."""
 
 
@@ -58,7 +58,7 @@ def markdown(grown: Sequence[Growth]) -> str:
 
 def _pair(measured: float, expected: float) -> str:
     text = f"{measured:.2f} / {expected:.2f}"
-    return f"**{text}**" if measured > expected + TOLERANCE else text
+    return f"**{text}**" if measured > expected + _TOLERANCE else text
 
 
 def _plot(path: Path, grown: Sequence[Growth]) -> None:

@@ -61,6 +61,7 @@ def encoding_run(folder: Path, images: int, batch: int, seed: int) -> Callable[[
 
     def run() -> None:
         place = folder / f"run {next(numbers)}"
+        (place / "work").mkdir(parents=True)
         work = Run("encode", place / "work", {}, NullTracker(), threading.Event())
         encode_dataset(prepared, first_stage, options, work, CPU, place / "latents")
 

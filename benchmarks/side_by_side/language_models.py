@@ -74,7 +74,12 @@ def x_transformer(size: PriorSize) -> nn.Module:
         attn_flash=True,
     )
     return AutoregressiveWrapper(
-        TransformerWrapper(num_tokens=CODES, max_seq_len=size.tokens + 1, attn_layers=decoder)
+        TransformerWrapper(
+            num_tokens=CODES,
+            max_seq_len=size.tokens + 1,
+            attn_layers=decoder,
+            use_abs_pos_emb=False,
+        )
     )
 
 

@@ -15,7 +15,7 @@ CLASSES = 10
 
 
 class PriorSize:
-    """Layers, width and tokens; a width of 384 in 6 layers makes 10.6 million weights.
+    """Layers, width and tokens; a width of 384 in 6 layers makes 10.8 million weights.
 
     Args:
         layers: Blocks.
