@@ -13,7 +13,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow faults lint check ui clean
+.PHONY: help setup demo test test-slow faults lint check bench ui clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,11 @@ lint: $(READY) ## Format and lint
 
 check: $(READY) ## Validate params.yaml
 	$(BIN)/python -m stages.params
+
+THREADS ?= 1
+bench: $(READY) ## Measure speed beside peers and the machine's ceiling (THREADS=1; an idle machine)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -W ignore -m benchmarks --threads $(THREADS)
 
 ui: $(READY) ## Start the MLflow and Prefect pages on loopback (Ctrl-C stops both)
 	$(BIN)/python -m pipelines ui

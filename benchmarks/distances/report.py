@@ -12,6 +12,7 @@ import scipy
 import torch
 
 from benchmarks.distances.measure import Timed
+from benchmarks.side_by_side.machine import processor_name
 from stages.core.provenance import git_tags
 
 __all__ = ["describe_run", "markdown", "write_report"]
@@ -75,7 +76,7 @@ def describe_run(seed: int) -> dict[str, object]:
         "commit": tags.get("mlflow.source.git.commit", "unknown"),
         "uncommitted_changes": tags.get("git.dirty", "unknown"),
         "seed": seed,
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -83,12 +84,3 @@ def describe_run(seed: int) -> dict[str, object]:
         "scipy": scipy.__version__,
         "torchmetrics": version("torchmetrics"),
     }
-
-
-def _processor() -> str:
-    cpus = Path("/proc/cpuinfo")
-    if cpus.is_file():
-        for line in cpus.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from benchmarks.gradient_estimators.estimators import Estimator
 from benchmarks.gradient_estimators.measure import Moments
 from benchmarks.gradient_estimators.problem import INPUTS, NUM_CODES, VARIABLES
+from benchmarks.side_by_side.machine import processor_name
 from stages.core.provenance import git_tags
 
 __all__ = ["Measured", "markdown", "write_report"]
@@ -109,20 +110,11 @@ def _about(measured: Measured, seed: int, seconds: float) -> dict[str, object]:
         "variables": VARIABLES,
         "num_codes": NUM_CODES,
         "seconds": round(seconds, 1),
-        "processor": _processor(),
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def _processor() -> str:
-    cpus = Path("/proc/cpuinfo")
-    if cpus.is_file():
-        for line in cpus.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _draw(path: Path, measured: Measured) -> None:

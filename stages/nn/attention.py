@@ -55,14 +55,17 @@ class SelfAttention(nn.Module):
         """Each (batch, heads, tokens, head_dim); queries and keys normalised together."""
         batch, tokens, _ = inputs.shape
         projected = self.project_in(inputs).view(batch, tokens, 3, self.num_heads, self.head_dim)
-        values = projected[:, :, 2].transpose(1, 2)
-        compared = projected[:, :, :2]
+        # Split and not indexed: the gradients are then put side by side, instead of each into
+        # zeros of the whole and all of them added.
+        compared, values = projected.split((2, 1), dim=2)
+        values = values.squeeze(2).transpose(1, 2)
         if self.gain is not None:
             compared = F.rms_norm(compared, (self.head_dim,)) * self.gain
         # Under autocast the gain would lift queries and keys above the precision of the values.
-        queries, keys = compared.to(values.dtype).permute(2, 0, 3, 1, 4)
+        compared = compared.to(values.dtype)
         if rotations is not None:
-            queries, keys = rotated(queries, rotations.queries), rotated(keys, rotations.keys)
+            compared = rotated(compared, rotations)
+        queries, keys = compared.permute(2, 0, 3, 1, 4)
         return queries, keys, values
 
     def forward(

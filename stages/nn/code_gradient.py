@@ -18,7 +18,7 @@ that what is trained is what `decode` gives; a vector without direction is passe
 for opposite directions, where the plane is anyone's, R is the reflection I - 2 u u^T.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +43,20 @@ def replaced(latents: Grid, vectors: Grid, gradient: CodeGradient) -> Grid:
 def straight_through(
     latents: Float[Tensor, "*shape"], vectors: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """The value of `vectors` with the gradient of `latents` (Bengio et al. 2013)."""
-    return latents + (vectors - latents).detach()
+    """The value of `vectors`, to the last bit, with the gradient of `latents` (Bengio 2013)."""
+    return _StraightThrough.apply(latents, vectors)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """No arithmetic either way: `latents + (vectors - latents).detach()` is two rounded passes."""
+
+    @staticmethod
+    def forward(ctx: Any, latents: Tensor, vectors: Tensor) -> Tensor:
+        return vectors.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 def rotated(latents: Grid, vectors: Grid) -> Grid:

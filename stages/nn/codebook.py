@@ -38,8 +38,8 @@ __all__ = [
     "vectors_of",
 ]
 
-# Distances held at once: 4 MB of float32 stays near a CPU's cache and bounds memory anywhere.
-_DISTANCES_AT_ONCE = 1 << 20
+# Distances held at once where vectors are short: 1 MB stays in a CPU's cache.
+_DISTANCES_AT_ONCE = 1 << 18
 
 Vectors = Float[Tensor, "vectors dim"]
 Codebook = Float[Tensor, "codes dim"]
@@ -69,13 +69,28 @@ def nearest(
     with torch.autocast(vectors.device.type, enabled=False):
         vectors, codebook = vectors.float(), codebook.float()
         norms = codebook.square().sum(dim=1)
-        rows = max(1, _DISTANCES_AT_ONCE // len(codebook))
+        # No fewer rows than twice `dim`, or reading the codebook again for every chunk would cost
+        # more than half of writing the distances. They take at most twice the codebook's memory.
+        rows = max(2 * vectors.shape[1], _DISTANCES_AT_ONCE // len(codebook))
         found = [
-            torch.addmm(norms, chunk, codebook.T, alpha=-2).min(dim=1)
+            _smallest(torch.addmm(norms, chunk, codebook.T, alpha=-2))
             for chunk in vectors.split(rows)
         ]
-        distances = torch.cat([item.values for item in found]) + vectors.square().sum(dim=1)
-    return torch.cat([item.indices for item in found]), distances.clamp_min(0)
+        codes, values = (torch.cat(parts) for parts in zip(*found, strict=True))
+        distances = values + torch.linalg.vector_norm(vectors, dim=1).square()
+    return codes, distances.clamp_min(0)
+
+
+def _smallest(
+    distances: Float[Tensor, "rows codes"],
+) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:
+    """Where the smallest number of each row first stands, and that number."""
+    if distances.device.type == "cpu":
+        # PyTorch looks at one number after the other; NumPy at as many as a register holds.
+        codes = torch.from_numpy(distances.numpy().argmin(axis=1))
+    else:
+        codes = distances.argmin(dim=1)
+    return codes, distances.gather(1, codes.unsqueeze(1)).squeeze(1)
 
 
 def nearest_codes(

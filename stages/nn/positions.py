@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stages.nn.code_grids import GridShapes, place_embeddings
-from stages.nn.rotary import Rotations, turns_of
+from stages.nn.rotary import Rotations
 from stages.nn.transformer import INITIAL_STD
 
 __all__ = ["LearnedPositions", "Order", "Positions", "RotaryPositions"]
@@ -105,7 +105,7 @@ class RotaryPositions(Positions):
         """Queries by the cell to be predicted, keys by the one just read."""
         predicted = _in_order(self.places, order)
         read = torch.cat([torch.zeros_like(predicted[:, :1]), predicted[:, :-1]], dim=1)
-        return Rotations(turns_of(predicted, self.head_dim), turns_of(read, self.head_dim))
+        return Rotations.of(predicted, read, self.head_dim)
 
 
 class _PlaceTable(nn.Module):

@@ -9,7 +9,11 @@ so that their product depends on the two places through their difference alone (
 2021, arXiv:2104.09864, Eq. 34; over rows and columns as in LlamaGen, Sun et al. 2024,
 arXiv:2406.06525). The pairs are (x_i, x_(i + head_dim / 2)).
 
-Queries and keys are turned by places of their own: a query by that of the cell that is to be
+Queries and keys are turned together, in three passes through memory,
+
+    cos * x + sin * (x with its halves swapped),    sin negative for the first half,
+
+and by places of their own: a query by that of the cell that is to be
 predicted, a key by that of the token it was read from.
 """
 
@@ -19,46 +23,53 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Rotations", "rotated", "turns_of"]
+__all__ = ["Rotations", "rotated"]
 
 _BASE = 10000.0
 """Longest wave over the shortest; that of RoFormer and LlamaGen."""
 
-Turns = Float[Tensor, "2 _ tokens pairs"]
-"""Cosine and sine of every angle; computed once, used in every layer."""
+Places = Float[Tensor, "_ tokens 2"]
+Turns = Float[Tensor, "_ tokens 2 1 head_dim"]
 
 
 @dataclass(frozen=True)
 class Rotations:
-    """Turns of every position of a sequence; their second axis is 1 or the batch."""
+    """Turns of every position of a sequence, for its query and for its key.
 
-    queries: Turns
-    keys: Turns
+    Made once, used in every layer. The first axis is 1 or the batch.
+    """
+
+    cosines: Turns
+    sines: Turns
+    """Negative for the first half of the numbers."""
+
+    @classmethod
+    def of(cls, queries: Places, keys: Places, head_dim: int) -> "Rotations":
+        """What turns queries and keys of these places.
+
+        Args:
+            queries: Row and column of each, in cells.
+            keys: The same.
+            head_dim: Numbers of a query; a multiple of 4.
+        """
+        count = head_dim // 4
+        steps = torch.arange(count, device=queries.device) / count
+        places = torch.stack([queries, keys], dim=2).unsqueeze(-1)
+        angles = (places * _BASE**-steps).flatten(-2).unsqueeze(3)
+        cosines, sines = angles.cos(), angles.sin()
+        return cls(torch.cat([cosines, cosines], dim=-1), torch.cat([-sines, sines], dim=-1))
 
     def at(self, position: int) -> "Rotations":
         """Of one position, as a sequence of one."""
         here = slice(position, position + 1)
-        return Rotations(self.queries[:, :, here], self.keys[:, :, here])
-
-
-def turns_of(places: Float[Tensor, "_ tokens 2"], head_dim: int) -> Turns:
-    """What turns a query or key of each place.
-
-    Args:
-        places: Row and column, in cells.
-        head_dim: Numbers of a query; a multiple of 4.
-    """
-    count = head_dim // 4
-    steps = torch.arange(count, device=places.device) / count
-    angles = (places.unsqueeze(-1) * _BASE**-steps).flatten(-2)
-    return torch.stack([angles.cos(), angles.sin()])
+        return Rotations(self.cosines[:, here], self.sines[:, here])
 
 
 def rotated(
-    vectors: Float[Tensor, "batch heads tokens head_dim"], turns: Turns
-) -> Float[Tensor, "batch heads tokens head_dim"]:
-    """Each vector turned as its position asks; computed in float32."""
-    cos, sin = turns.unsqueeze(2)
-    first, second = vectors.float().chunk(2, dim=-1)
-    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-    return turned.to(vectors.dtype)
+    compared: Float[Tensor, "batch tokens 2 heads head_dim"], rotations: Rotations
+) -> Float[Tensor, "batch tokens 2 heads head_dim"]:
+    """Each query (first) and key (second) turned as its position asks; computed in float32."""
+    numbers = compared.float()
+    swapped = numbers.roll(numbers.shape[-1] // 2, dims=-1)
+    turned = torch.addcmul(numbers * rotations.cosines, swapped, rotations.sines)
+    return turned.to(compared.dtype)

@@ -31,15 +31,15 @@ def test_rotary_places_count_from_one_and_keys_are_one_behind():
     assert positions.places.tolist() == [[r, c] for r in (1, 2) for c in (1, 2, 3)]
     assert not list(positions.parameters()) and not positions.told(None).any()
     order = torch.stack([torch.arange(6), torch.randperm(6)])
-    rotations = positions.rotations(order)
-    for queries, keys in (
-        (rotations.queries, rotations.keys),
-        (positions.rotations(None).queries, positions.rotations(None).keys),
-    ):
-        cos, sin = keys[:, :, 0]
-        assert (cos == 1).all() and (sin == 0).all(), "the class stands at the origin"
-        assert torch.equal(keys[:, :, 1:], queries[:, :, :-1])
-    torch.testing.assert_close(rotations.queries[:, :1], positions.rotations(None).queries)
+    in_order, raster = positions.rotations(order), positions.rotations(None)
+    for turns in (in_order.cosines, raster.cosines, in_order.sines, raster.sines):
+        queries, keys = turns.unbind(dim=2)
+        assert torch.equal(keys[:, 1:], queries[:, :-1])
+    for rotations in (in_order, raster):
+        assert (rotations.cosines[:, 0, 1] == 1).all(), "the class stands at the origin"
+        assert (rotations.sines[:, 0, 1] == 0).all()
+    torch.testing.assert_close(in_order.cosines[:1], raster.cosines)
+    torch.testing.assert_close(in_order.sines[:1], raster.sines)
 
 
 def test_rotary_places_of_a_coarse_grid_are_the_centres_of_its_cells():

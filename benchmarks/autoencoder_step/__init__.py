@@ -1,0 +1,1 @@
+"""Training steps of autoencoders at equal arithmetic, beside peers and the ceiling."""

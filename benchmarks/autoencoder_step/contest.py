@@ -1,0 +1,133 @@
+"""Forward, backward and AdamW on 32 x 32 colour images, in operations per second.
+
+Networks differ in what they are made of, so their sizes are chosen for about equal operations per
+image (the table says how many), and what is compared is how fast each does its own. Operations are
+counted as the step runs, convolutions and matrix products alone, by PyTorch's counter.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.autoencoder_step.peers import kl_loss, pythae_loss, vq_loss
+from benchmarks.side_by_side.ceiling import ceiling_contender, fastest_precision
+from benchmarks.side_by_side.contest import Contender, Contest
+from benchmarks.side_by_side.peers import peer
+from stages.assembly.first_stage import FirstStageParams, build_first_stage
+from stages.core.devices import autocast
+from stages.core.sections import parse_params
+from stages.core.shapes import ImageShape
+
+__all__ = ["OURS", "make_autoencoder", "our_step", "step_contest"]
+
+IMAGE = ImageShape(3, 32, 32)
+_CEILING = 1024
+OURS = {
+    "autoencoder": {"kind": "flat"},
+    "backbone": {
+        "kind": "conv",
+        "widths": [64, 128],
+        "blocks": 1,
+        "decoder_widths": [],
+        "decoder_blocks": 1,
+        "decoder_kernel": 3,
+        "upsampling": "nearest",
+    },
+    "bottleneck": {
+        "kind": "ema_vq",
+        "num_codes": 512,
+        "dim": 16,
+        "commitment_weight": 1.0,
+        "gradient": "straight_through",
+        "decay": 0.99,
+        "revive_below": 0.01,
+        "kmeans_iterations": 0,
+        "kmeans_vectors": 512,
+    },
+    "likelihood": {"kind": "gaussian", "sigma": "optimal", "value": 0.1, "decay": 0.99},
+    "objective": {
+        "kind": "beta",
+        "kl_weight": 1.0,
+        "free_bits": 0.0,
+        "annealing": "none",
+        "annealing_steps": 0,
+        "cycles": 1,
+    },
+}
+"""Sections of params.yaml, those of the preset `cifar_vq` but wider."""
+
+Loss = Callable[[], Tensor]
+
+
+def step_contest(batch: int, seed: int) -> Contest:
+    """All autoencoders at one batch."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(batch, *IMAGE, generator=generator)
+    contenders = (
+        _counted(
+            Contender("ours, conv + ema_vq", "ours", our_step(2 * images - 1, seed), 0), batch
+        ),
+        ceiling_contender(_CEILING, 1e9),
+        *(
+            _counted(peer(name, package, lambda make=make: _peer_step(*make(images)), 0), batch)
+            for name, package, make in (
+                ("pythae ResNet VQ-VAE", "pythae", pythae_loss),
+                ("diffusers VQModel", "diffusers", vq_loss),
+                ("diffusers AutoencoderKL", "diffusers", kl_loss),
+            )
+        ),
+    )
+    return Contest("training step of an autoencoder", f"batch {batch}", "GFLOP", contenders)
+
+
+def make_autoencoder(seed: int, sections: dict = OURS, image: ImageShape = IMAGE) -> nn.Module:
+    """Ours, channels last as the training loop makes it."""
+    params = parse_params(FirstStageParams, sections, source="benchmark", strict=True)
+    torch.manual_seed(seed)
+    return build_first_stage(params, image).to(memory_format=torch.channels_last)
+
+
+def our_step(images: Tensor, seed: int) -> Callable[[], object]:
+    """One step, with what the bottleneck does after it."""
+    autoencoder = make_autoencoder(seed)
+    generator = torch.Generator().manual_seed(seed)
+    images = images.contiguous(memory_format=torch.channels_last)
+    step = _step(autoencoder, lambda: autoencoder(images, None, generator).loss)
+
+    def run() -> None:
+        step()
+        autoencoder.after_step(generator)
+
+    return run
+
+
+def _peer_step(module: nn.Module, loss: Loss) -> Callable[[], object]:
+    return _step(module.to(memory_format=torch.channels_last), loss)
+
+
+def _step(module: nn.Module, loss: Loss) -> Callable[[], object]:
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
+    module.train()
+
+    def run() -> None:
+        with autocast(fastest_precision(), torch.device("cpu")):
+            value = loss()
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+
+    return run
+
+
+def _counted(contender: Contender, batch: int) -> Contender:
+    """The contender with its operations, and their number per image in its name."""
+    if contender.run is None:
+        return contender
+    with FlopCounterMode(display=False) as counter:
+        contender.run()
+    flop = counter.get_total_flops()
+    name = f"{contender.name} ({flop / batch / 1e6:.0f} MFLOP an image)"
+    return replace(contender, name=name, amount=flop / 1e9)

@@ -1,0 +1,84 @@
+"""Exponents as a table and a picture, and what was run."""
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from benchmarks.cost_growth.growth import Growth
+
+__all__ = ["markdown", "write_report"]
+
+_TOLERANCE = 0.1
+"""By which a measured exponent may be above the expected one: noise of a fit to few points."""
+
+
+def write_report(folder: Path, grown: Sequence[Growth], run: dict[str, object]) -> None:
+    """Write points.csv, table.md, cost_growth.png and run.json into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "points.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["stage", "what", "against", "size", "processor_seconds", "peak_bytes"])
+        for growth in grown:
+            core = growth.core
+            for point in growth.points:
+                about = (core.stage, core.what, core.against)
+                writer.writerow([*about, point.size, f"{point.seconds:.6g}", point.peak])
+    (folder / "table.md").write_text(markdown(grown), encoding="utf-8")
+    _plot(folder / "cost_growth.png", grown)
+    run = {**run, "others_running_at_the_end": round(os.getloadavg()[0], 1)}
+    (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+
+
+def markdown(grown: Sequence[Growth]) -> str:
+    """Exponents measured and expected; bold where the measured one is above."""
+    lines = [
+        "| stage | what | against | sizes | time: measured / expected | "
+        "peak memory: measured / expected | seconds, smallest to largest |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for growth in grown:
+        core, points = growth.core, growth.points
+        cells = (
+            core.stage,
+            core.what,
+            core.against,
+            f"{core.sizes[0]} to {core.sizes[-1]}",
+            _pair(growth.time, growth.expected_time),
+            _pair(growth.memory, growth.expected_memory),
+            f"{points[0].seconds:.3g} to {points[-1].seconds:.3g}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _pair(measured: float, expected: float) -> str:
+    text = f"{measured:.2f} / {expected:.2f}"
+    return f"**{text}**" if measured > expected + _TOLERANCE else text
+
+
+def _plot(path: Path, grown: Sequence[Growth]) -> None:
+    columns = 5
+    rows = -(-len(grown) // columns)
+    figure = Figure(figsize=(3.2 * columns, 3 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat[len(grown) :]:
+        axis.set_axis_off()
+    for axis, growth in zip(axes.flat, grown, strict=False):
+        core, last = growth.core, growth.points[-1]
+        axis.loglog(core.sizes, [p.seconds for p in growth.points], "o-", label="measured")
+        expected = [
+            last.seconds * core.operations(size) / core.operations(core.sizes[-1])
+            for size in core.sizes
+        ]
+        axis.loglog(core.sizes, expected, "--", color="grey", label="expected")
+        axis.set_xlabel(core.against, fontsize=8)
+        axis.set_ylabel("processor seconds", fontsize=8)
+        axis.set_title(f"{core.stage}\n{core.what}", fontsize=7)
+        axis.tick_params(labelsize=7, which="both")
+    axes.flat[0].legend(fontsize=7)
+    FigureCanvasAgg(figure).print_png(path)

@@ -1,0 +1,1 @@
+"""Encoding images to the latent data set, beside the forward passes alone."""

@@ -1,0 +1,1 @@
+"""Training steps of a prior over codes, beside peers and the ceiling."""

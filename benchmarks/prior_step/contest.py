@@ -1,0 +1,68 @@
+"""Forward, backward and AdamW, for the same codes, in the precision this machine is fastest at.
+
+Operations of a token: six for every weight of a matrix (a product forward, two backward), and those
+of attention, 12 layers * width * tokens / 2 since it is causal.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.side_by_side.ceiling import ceiling_contender, fastest_precision
+from benchmarks.side_by_side.contest import Contender, Contest
+from benchmarks.side_by_side.language_models import llama, llama_loss, x_transformer
+from benchmarks.side_by_side.peers import peer
+from benchmarks.side_by_side.prior_model import CODES, PriorSize, make_prior, matrix_weights
+from stages.core.devices import autocast
+
+__all__ = ["step_contest"]
+
+_CEILING = 1024
+
+
+def step_contest(size: PriorSize, batch: int, seed: int) -> Contest:
+    """All priors at one number of tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(CODES, (batch, size.rows, size.columns), generator=generator)
+    prior = make_prior(size, seed)
+    labels = torch.arange(batch) % prior.num_classes
+    weights = sum(weight.numel() for weight in matrix_weights(prior))
+    flop = 6 * weights + 6 * size.layers * size.width * size.tokens
+    amount = batch * size.tokens
+    flat = codes.flatten(1)
+
+    def llama_step() -> Callable[[], object]:
+        model = llama(size)
+        return training_step(model, lambda: llama_loss(model, flat))
+
+    def x_transformer_step() -> Callable[[], object]:
+        model = x_transformer(size)
+        return training_step(model, lambda: model(flat))
+
+    return Contest(
+        f"training step of a prior, {size.layers} layers of {size.width}",
+        f"batch {batch}, {size.tokens} tokens",
+        "tokens",
+        (
+            Contender("ours", "ours", training_step(prior, lambda: prior(codes, labels)), amount),
+            ceiling_contender(_CEILING, flop),
+            peer("transformers Llama", "transformers", llama_step, amount),
+            peer("x-transformers", "x-transformers", x_transformer_step, amount),
+        ),
+    )
+
+
+def training_step(module: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], object]:
+    """One step with the fused AdamW that the training loop uses."""
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
+    module.train()
+
+    def run() -> None:
+        with autocast(fastest_precision(), torch.device("cpu")):
+            value = loss()
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+
+    return run

@@ -1,0 +1,1 @@
+"""One training pass through a vector quantizer, beside peers and the ceiling."""

@@ -1,0 +1,1 @@
+"""Reading a latent data set at random, beside NumPy's memory maps."""

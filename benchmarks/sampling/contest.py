@@ -1,0 +1,80 @@
+"""Whole images of codes from one class each, at temperature 1, without truncation or guidance.
+
+The ceiling does what no sampler can do without: every matrix product of a step, and reading the
+keys and values of half the tokens (their mean number) once. Choosing codes, norms, rotations and
+the calls themselves cost it nothing.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.side_by_side.contest import Contender, Contest
+from benchmarks.side_by_side.language_models import llama_sampler, x_transformer_sampler
+from benchmarks.side_by_side.peers import peer
+from benchmarks.side_by_side.prior_model import PriorSize, make_prior, matrix_weights
+from stages.heads.base import SamplerSettings
+
+__all__ = ["sampling_contest"]
+
+_CEILING_STEPS = 8
+
+
+def sampling_contest(size: PriorSize, batch: int, seed: int) -> Contest:
+    """All samplers at one batch and number of tokens."""
+    amount = batch * size.tokens
+    return Contest(
+        f"sampling, {size.layers} layers of {size.width}",
+        f"batch {batch}, {size.tokens} tokens",
+        "tokens",
+        (
+            Contender("ours", "ours", our_sampler(size, batch, seed), amount),
+            Contender(
+                "products of a step + reading the cache",
+                "ceiling",
+                _products_and_reads(size, batch, seed),
+                batch * _CEILING_STEPS,
+            ),
+            peer(
+                "transformers Llama, static cache",
+                "transformers",
+                lambda: llama_sampler(size, batch),
+                amount,
+            ),
+            peer(
+                "x-transformers",
+                "x-transformers",
+                lambda: x_transformer_sampler(size, batch),
+                amount,
+            ),
+        ),
+    )
+
+
+def our_sampler(size: PriorSize, batch: int, seed: int) -> Callable[[], object]:
+    """`sample` of the member, classes in turn."""
+    prior = make_prior(size, seed).eval()
+    labels = torch.arange(batch) % prior.num_classes
+    uniforms = torch.rand(batch, *prior.noise_shape)
+
+    @torch.inference_mode()
+    def run() -> object:
+        return prior.sample(labels, uniforms, SamplerSettings())
+
+    return run
+
+
+def _products_and_reads(size: PriorSize, batch: int, seed: int) -> Callable[[], object]:
+    weights = matrix_weights(make_prior(size, seed))
+    inputs = {weight.shape[1]: torch.randn(batch, weight.shape[1]) for weight in weights}
+    cache = torch.randn(size.layers, 2, batch, max(1, size.tokens // 2), size.width)
+
+    @torch.inference_mode()
+    def run() -> None:
+        for _ in range(_CEILING_STEPS):
+            for weight in weights:
+                F.linear(inputs[weight.shape[1]], weight)
+            cache.sum()
+
+    return run

@@ -1,0 +1,1 @@
+"""What the benchmarks of speed share: contenders in turns, the ceiling, results as files."""

@@ -1,0 +1,69 @@
+"""The machine's own ceiling: how fast it multiplies matrices, in the precision it is fastest at.
+
+Not every processor is fast at bf16: one without AVX-512 or AMX emulates it, forty times slower than
+float32. So both are measured, a small product each, and the faster one is the ceiling.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from benchmarks.side_by_side.contest import Contender
+
+__all__ = ["Ceiling", "ceiling_contender", "fastest_precision", "product"]
+
+_TRIED = 256
+"""Rows of the products that choose the precision."""
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """A square matrix product."""
+
+    size: int
+    precision: torch.dtype
+
+    @property
+    def flop(self) -> float:
+        """Of one product."""
+        return 2.0 * self.size**3
+
+
+@cache
+def fastest_precision() -> torch.dtype:
+    """float32 or bfloat16, whichever a product of this machine is faster in now."""
+    return min((torch.float32, torch.bfloat16), key=_seconds)
+
+
+def _seconds(precision: torch.dtype) -> float:
+    run = product(Ceiling(_TRIED, precision))
+    run()
+    started = time.process_time()
+    run()
+    return time.process_time() - started
+
+
+def product(ceiling: Ceiling) -> Callable[[], object]:
+    """The product, ready to run."""
+    first, second = torch.randn(2, ceiling.size, ceiling.size).to(ceiling.precision)
+    return lambda: first @ second
+
+
+def ceiling_contender(size: int, flop_per_unit: float) -> Contender:
+    """The product as a contender: so much work could be done, were all of it such a product.
+
+    Args:
+        size: Rows and columns.
+        flop_per_unit: Floating-point operations that one unit of the contest's work takes.
+    """
+    ceiling = Ceiling(size, fastest_precision())
+    kind = str(ceiling.precision).removeprefix("torch.")
+    return Contender(
+        f"{kind} product of {size} x {size}",
+        "ceiling",
+        product(ceiling),
+        ceiling.flop / flop_per_unit,
+    )

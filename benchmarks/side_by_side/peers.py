@@ -1,0 +1,41 @@
+"""Peers that may not be installed: a row that says so, instead of a program that stops."""
+
+import importlib
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+from benchmarks.side_by_side.contest import Contender
+
+__all__ = ["PEERS", "peer", "versions"]
+
+PEERS = ("vector-quantize-pytorch", "pythae", "diffusers", "transformers", "x-transformers")
+
+
+def peer(
+    name: str, package: str, make: Callable[[], Callable[[], object]], amount: float
+) -> Contender:
+    """A contender from a package, or the row that says that it is missing.
+
+    Args:
+        name: In the table.
+        package: Its distribution.
+        make: Builds it, importing the package; called only if that is installed.
+        amount: Work of one run.
+    """
+    if package not in versions():
+        missing = f"{package} is not installed: `pip install '.[bench]'`"
+        return Contender(name, "peer", None, amount, missing)
+    # Some import torchvision by themselves; see there why it must be imported first.
+    importlib.import_module("stages.files.torchvision_import")
+    return Contender(name, "peer", make(), amount)
+
+
+def versions() -> dict[str, str]:
+    """Of the peers that are installed."""
+    found = {}
+    for package in PEERS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
