@@ -1,4 +1,4 @@
-"""A folder and a zip archive, looked at in the same way: a sorted list of files.
+"""A folder and a zip archive, here or in a remote store: in the same way a sorted list of files.
 
 Nothing is ever extracted: a member of an archive is read by the name it has there, and a name that
 points outside the archive is refused all the same.
@@ -16,8 +16,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from stages.core.errors import DataError
+from stages.core.remote_files import is_url, list_remote, open_cache
 
-__all__ = ["TreeFile", "Unreadable", "open_tree"]
+__all__ = ["TreeFile", "Unreadable", "local_archive", "open_tree"]
+
+_ARCHIVE = ".zip"
 
 
 class Unreadable(Exception):
@@ -44,15 +47,19 @@ class TreeFile:
 
 
 @contextmanager
-def open_tree(path: Path) -> Iterator[list[TreeFile]]:
+def open_tree(place: str) -> Iterator[list[TreeFile]]:
     """List all files below a folder or in a zip archive, sorted by name.
 
     Args:
-        path: The folder or the archive.
+        place: The folder or the archive: a path, or the URL of one in a store that fsspec reaches.
 
     Raises:
         DataError: If it is neither.
     """
+    if is_url(place) and not place.endswith(_ARCHIVE):
+        yield _remote_folder(place)
+        return
+    path = local_archive(place) if is_url(place) else Path(place)
     if path.is_dir():
         yield sorted(_folder(path), key=lambda file: file.name)
         return
@@ -67,6 +74,26 @@ def open_tree(path: Path) -> Iterator[list[TreeFile]]:
     with archive:
         members = [_member(archive, info) for info in archive.infolist() if not info.is_dir()]
         yield sorted(members, key=lambda file: file.name)
+
+
+def local_archive(place: str) -> Path:
+    """Where the bytes of an archive are on this machine; fetched, where `place` is a URL.
+
+    Raises:
+        DataError: If they cannot be.
+    """
+    if not is_url(place):
+        return Path(place)
+    [file] = list_remote(place)
+    return open_cache().fetch(file)
+
+
+def _remote_folder(url: str) -> list[TreeFile]:
+    cache = open_cache()
+    return [
+        TreeFile(_printable(file.name), file.size, partial(cache.read, file), None)
+        for file in list_remote(url)
+    ]
 
 
 def _folder(root: Path) -> Iterator[TreeFile]:

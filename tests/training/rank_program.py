@@ -56,7 +56,7 @@ def disturb(task, run, folder):
     task.after_step = disturbed
 
 
-def train(case, folder):
+def train(case, folder, strategy=None):
     from stages.training.loop import fit
     from tests.training.regression import options
 
@@ -66,7 +66,7 @@ def train(case, folder):
     run = Run(case, work, {}, NullTracker(), threading.Event(), is_first_process())
     disturb(task, run, folder)
     plan = options(steps=12, warmup_steps=2, validate_every=6, batch_size=12, pieces=4)
-    strategy = os.environ.get("STRATEGY", "ddp")
+    strategy = strategy or os.environ.get("STRATEGY", "ddp")
     fitted = fit(task, plan, run, seed=0, device=torch.device("cpu"), strategy=strategy)
     if not run.is_first:
         return
@@ -82,7 +82,7 @@ def train(case, folder):
 
 def main(folder, processes, cases):
     torch.set_num_threads(1)
-    chosen = ("prior", *LEARNING) if cases == "all" else cases.split(",")
+    chosen = cases.split(",")
     compute = ComputeOptions(processes=processes, hosts=1, prior_strategy="ddp")
     with exit_statuses("test"):
         if processes == 1:

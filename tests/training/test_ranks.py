@@ -1,7 +1,7 @@
 """One process, or several that share the pieces of every batch: the same losses within rounding.
 
-Every test runs `tests/training/rank_program.py` under the project's own launcher, on the CPU, with
-gloo between the processes.
+On the CPU, with gloo between the processes. What is about starting and stopping runs
+`tests/training/rank_program.py` under the project's own launcher.
 """
 
 import json
@@ -15,15 +15,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.processes import in_processes
+from tests.training.rank_program import LEARNING, train
+
+CASES = ("prior", *LEARNING)
 TOLERANCE = 1e-5
 """Relative: sums of float32 in another order, over 12 steps."""
 
 
-def start(folder, processes, *, cases="all", **settings):
+def start(folder, processes, **settings):
     folder.mkdir(exist_ok=True)
     environment = {name: v for name, v in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.training.rank_program", str(folder), str(processes), cases],
+        [sys.executable, "-m", "tests.training.rank_program", str(folder), str(processes), "prior"],
         env=environment | {name: str(value) for name, value in settings.items()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -52,35 +56,37 @@ def assert_close(one, other, case):
         )
 
 
-def test_two_processes_do_what_one_does(tmp_path, monkeypatch, project):
-    """A codebook that learns and revives, a running sigma and dropout; one process alone speaks."""
-    monkeypatch.chdir(project)
-    two = start(tmp_path / "two", 2, cases="ema_vq,prior")
-    one = start(tmp_path / "one", 1, cases="ema_vq,prior")
-    output = finish(two)
-    finish(one)
-    assert output.count("trained") == 2, "rank 0 alone speaks"
-    for case in ("ema_vq", "prior"):
+def run_cases(folder, cases, strategy="ddp"):
+    """In this process, or in each of several, which share the work."""
+    folder.mkdir(exist_ok=True)
+    for case in cases:
+        train(case, folder, strategy)
+
+
+def test_two_processes_do_what_one_does(tmp_path, capfd):
+    """A codebook that learns and revives, a running sigma, dropout; one process alone speaks."""
+    cases = ("ema_vq", "prior")
+    run_cases(tmp_path / "one", cases)
+    capfd.readouterr()
+    assert in_processes(2, run_cases, tmp_path / "two", cases) == [None, None]
+    assert capfd.readouterr().out.count("trained") == 2, "rank 0 alone speaks"
+    for case in cases:
         assert_close(losses(tmp_path / "one", case), losses(tmp_path / "two", case), case)
 
 
 @pytest.mark.slow
-def test_every_kind_of_statistics_and_uneven_pieces(tmp_path, monkeypatch, project):
+def test_every_kind_of_statistics_and_uneven_pieces(tmp_path):
     """Three processes of four pieces; every member that learns beside its gradients."""
-    monkeypatch.chdir(project)
-    finish(start(tmp_path / "one", 1))
-    finish(start(tmp_path / "three", 3))
-    cases = [path.stem for path in (tmp_path / "one").glob("*.json")]
-    assert len(cases) >= 7
-    for case in cases:
+    run_cases(tmp_path / "one", CASES)
+    assert in_processes(3, run_cases, tmp_path / "three", CASES) == [None] * 3
+    for case in CASES:
         assert_close(losses(tmp_path / "one", case), losses(tmp_path / "three", case), case)
 
 
 @pytest.mark.slow
-def test_parts_of_the_weights_train_as_copies_do(tmp_path, monkeypatch, project):
-    monkeypatch.chdir(project)
-    finish(start(tmp_path / "one", 1, cases="prior"))
-    finish(start(tmp_path / "parts", 2, cases="prior", STRATEGY="fsdp"))
+def test_parts_of_the_weights_train_as_copies_do(tmp_path):
+    run_cases(tmp_path / "one", ["prior"])
+    assert in_processes(2, run_cases, tmp_path / "parts", ["prior"], "fsdp") == [None] * 2
     assert_close(losses(tmp_path / "one", "prior"), losses(tmp_path / "parts", "prior"), "fsdp")
 
 
@@ -92,23 +98,21 @@ def test_parts_of_the_weights_train_as_copies_do(tmp_path, monkeypatch, project)
 def test_another_number_of_processes_goes_on(first, then, tmp_path, monkeypatch, project):
     """A signal to one rank ends all after a common checkpoint; others go on from it."""
     monkeypatch.chdir(project)
-    finish(start(tmp_path / "whole", 1, cases="prior"))
+    finish(start(tmp_path / "whole", 1))
     folder = tmp_path / "resumed"
-    output = finish(
-        start(folder, first[0], cases="prior", STRATEGY=first[1], STOP_RANK=first[0] - 1), 75
-    )
+    output = finish(start(folder, first[0], STRATEGY=first[1], STOP_RANK=first[0] - 1), 75)
     assert output.count("stopped on request") == 1, output
     assert not (folder / "prior.json").exists()
-    finish(start(folder, then[0], cases="prior", STRATEGY=then[1]))
+    finish(start(folder, then[0], STRATEGY=then[1]))
     assert_close(losses(tmp_path / "whole", "prior"), losses(folder, "prior"), "resumed")
 
 
 @pytest.mark.slow
 def test_a_mistake_is_told_once_and_a_lost_rank_asks_to_run_again(tmp_path, monkeypatch, project):
     monkeypatch.chdir(project)
-    output = finish(start(tmp_path / "mistake", 2, cases="prior", MISTAKE_RANK=1), 1)
+    output = finish(start(tmp_path / "mistake", 2, MISTAKE_RANK=1), 1)
     assert output.count("this is the mistake") == 1 and "Traceback" not in output
-    process = start(tmp_path / "lost", 2, cases="prior", PAUSE=0.5)
+    process = start(tmp_path / "lost", 2, PAUSE=0.5)
     pids = tmp_path / "lost" / "pid_1"
     while not pids.exists():
         time.sleep(0.05)
@@ -119,7 +123,7 @@ def test_a_mistake_is_told_once_and_a_lost_rank_asks_to_run_again(tmp_path, monk
 @pytest.mark.slow
 def test_processes_end_with_a_launcher_that_was_killed(tmp_path, monkeypatch, project):
     monkeypatch.chdir(project)
-    process = start(tmp_path / "orphans", 2, cases="prior", PAUSE=0.5)
+    process = start(tmp_path / "orphans", 2, PAUSE=0.5)
     files = [tmp_path / "orphans" / f"pid_{rank}" for rank in range(2)]
     while not all(file.exists() for file in files):
         time.sleep(0.05)
