@@ -7,6 +7,7 @@ host, each told where to meet by the variables that torchrun and its schedulers 
 
     MASTER_ADDR, MASTER_PORT            of the first host
     NODE_RANK                           0 on the first, then 1, 2, ...
+    GLOO_SOCKET_IFNAME                  which network device to use; else the one that leads there
 
 (`torchrun --nnodes ... -m stages.train_prior` works as well.) A signal to the launcher reaches
 every process; the first failure of any ends all. A user's mistake is told once, whichever rank met
@@ -16,12 +17,15 @@ it.
 import json
 import logging
 import os
+import socket
 import sys
 import tempfile
 import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 from stages.core.errors import EXIT_INTERRUPTED, Interrupted, LatentlineError, ParamsError
 from stages.core.ranks import ComputeOptions
@@ -81,6 +85,8 @@ def launch(stage: str, compute: ComputeOptions, module: str, *arguments: str) ->
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     rank = node_rank(compute)
     several = compute.hosts > 1
+    if several:
+        _choose_network_device(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}" if several else "127.0.0.1:0"
     os.environ[MARK] = "1"
     # Else every process would take all cores, and wait for the others' turns.
@@ -106,6 +112,18 @@ def launch(stage: str, compute: ComputeOptions, module: str, *arguments: str) ->
             raise Interrupted(f"{stage}: stopped on request; run again to go on") from None
         except ChildFailedError as error:
             _raise_reason(stage, error)
+
+
+def _choose_network_device(address: str, port: int) -> None:
+    """Tell gloo the device that leads to the first host; by itself it asks for the host's name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        # Nothing is sent; the kernel only looks up the way.
+        probe.connect((address, port))
+        own = probe.getsockname()[0]
+    for device, addresses in psutil.net_if_addrs().items():
+        if any(entry.address == own for entry in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", device)
+            return
 
 
 def _cores() -> int:

@@ -188,8 +188,9 @@ class Parts(_Several):
             for layers in [m for m in module.modules() if isinstance(m, nn.ModuleList)]:
                 for layer in layers:
                     if any(True for _ in layer.parameters()):
-                        fully_shard(layer, mesh=mesh)
-            fully_shard(module, mesh=mesh)
+                        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+            # The outermost too: averaged weights are looked at between two passes.
+            fully_shard(module, mesh=mesh, reshard_after_forward=True)
             for name in self._CALLED:
                 if hasattr(module, name):
                     register_fsdp_forward_method(module, name)

@@ -29,7 +29,7 @@ def test_a_listing_names_files_below_the_folder(store):
     files = list_remote("memory://box/deep")
     assert [file.name for file in files] == [f"{name}.bin" for name in "abcdef"]
     assert {file.size for file in files} == {100}
-    assert [file.name for file in list_remote("memory://box")][0] == "deep/a.bin"
+    assert list_remote("memory://box")[0].name == "deep/a.bin"
     assert [file.name for file in list_remote("memory://box/deep/a.bin")] == ["a.bin"]
 
 

@@ -11,7 +11,7 @@ from stages.core.sections import load_member, validate
 from stages.datasets.base import DatasetOptions, ImageSource
 from stages.latents import main
 from stages.stores.latents import open_latents
-from tests.stores.test_latents import CODES, header, some_rows, written
+from tests.stores.test_latents import CODES, written
 
 pytestmark = pytest.mark.slow
 moto_server = pytest.importorskip(
@@ -42,8 +42,7 @@ def bucket(monkeypatch, tmp_path):
 
 
 def test_latents_in_a_bucket_are_those_that_were_written(bucket, tmp_path, monkeypatch, capsys):
-    head = header(**CODES)
-    local = written(tmp_path / "latents", head, some_rows(head))
+    local = open_latents(written(tmp_path, **CODES)[0], scratch=tmp_path / "scratch")
     bucket.put(str(tmp_path / "latents"), "line/latents", recursive=True)
     # Room for one file at a time.
     largest = max(path.stat().st_size for path in (tmp_path / "latents").iterdir())
@@ -59,16 +58,14 @@ def test_latents_in_a_bucket_are_those_that_were_written(bucket, tmp_path, monke
 
 
 def test_damage_in_a_bucket_is_named(bucket, tmp_path):
-    head = header(**CODES)
-    written(tmp_path / "latents", head, some_rows(head))
+    written(tmp_path, **CODES)
     bucket.put(str(tmp_path / "latents"), "line/latents", recursive=True)
     [shard, *_] = [path for path in bucket.ls("line/latents") if path.endswith(".parquet")]
     content = bytearray(bucket.cat_file(shard))
     content[50] ^= 1
     bucket.pipe_file(shard, bytes(content))
     with pytest.raises(ArtifactError, match="damaged: sha256 must be"):
-        for split in ("train", "validation", "test"):
-            open_latents("s3://line/latents", scratch=tmp_path / "scratch").split(split)
+        open_latents("s3://line/latents", scratch=tmp_path / "scratch").split("train")
     bucket.rm_file(shard)
     with pytest.raises(ArtifactError, match="is missing"):
         open_latents("s3://line/latents")

@@ -83,7 +83,8 @@ def train(case, folder, strategy=None):
 def main(folder, processes, cases):
     torch.set_num_threads(1)
     chosen = cases.split(",")
-    compute = ComputeOptions(processes=processes, hosts=1, prior_strategy="ddp")
+    hosts = int(os.environ.get("HOSTS", 1))
+    compute = ComputeOptions(processes=processes // hosts, hosts=hosts, prior_strategy="ddp")
     with exit_statuses("test"):
         if processes == 1:
             for case in chosen:
