@@ -23,7 +23,7 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -85,9 +85,9 @@ def launch(stage: str, compute: ComputeOptions, module: str, *arguments: str) ->
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     rank = node_rank(compute)
     several = compute.hosts > 1
-    if several:
-        _choose_network_device(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
-    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}" if several else "127.0.0.1:0"
+    address = os.environ["MASTER_ADDR"] if several else "127.0.0.1"
+    port = os.environ["MASTER_PORT"] if several else "0"
+    _choose_network_device(address, int(port) or 1)
     os.environ[MARK] = "1"
     # Else every process would take all cores, and wait for the others' turns.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -99,7 +99,8 @@ def launch(stage: str, compute: ComputeOptions, module: str, *arguments: str) ->
             nproc_per_node=compute.processes,
             run_id=f"latentline-{stage}",
             rdzv_backend="static" if several else "c10d",
-            rdzv_endpoint=place,
+            rdzv_endpoint=f"{address}:{port}",
+            local_addr=None if several else address,
             rdzv_configs={"rank": rank, "timeout": MEETING_SECONDS} if several else {},
             max_restarts=0,
             monitor_interval=0.1,
@@ -148,18 +149,26 @@ def leave_reason(error: BaseException) -> None:
 
 
 def _raise_reason(stage: str, error: "ChildFailedError") -> None:
+    """Say what ended the processes; of several failures, those that only followed say least."""
     failures = error.failures
     if any(failure.exitcode == EXIT_INTERRUPTED for failure in failures.values()):
         raise Interrupted(f"{stage}: stopped on request; run again to go on") from None
+    reasons = {rank: _reason(failure.error_file_data) for rank, failure in failures.items()}
+    for reason in reasons.values():
+        if reason.get("extraInfo", {}).get("mistake"):
+            raise LatentlineError(reason["message"]) from None
+    for rank, failure in failures.items():
+        if failure.exitcode < 0:
+            raise Interrupted(
+                f"{stage}: rank {rank} was lost ({failure.signal_name()}), and the others stopped; "
+                "run again to go on from what is saved"
+            ) from None
     rank, failure = error.get_first_failure()
-    reason = failure.error_file_data.get("message")
-    if isinstance(reason, dict) and reason["extraInfo"].get("mistake"):
-        raise LatentlineError(reason["message"]) from None
-    if failure.exitcode < 0:
-        raise Interrupted(
-            f"{stage}: rank {rank} was lost ({failure.signal_name()}), and the others stopped; "
-            "run again to go on from what is saved"
-        ) from None
-    if isinstance(reason, dict):
-        print(f"rank {rank}:\n{reason['extraInfo'].get('py_callstack', '')}", file=sys.stderr)
+    trace = reasons[rank].get("extraInfo", {}).get("py_callstack", "")
+    print(f"rank {rank}:\n{trace}", file=sys.stderr)
     raise RuntimeError(f"{stage}: rank {rank} failed with exit status {failure.exitcode}")
+
+
+def _reason(error_file: dict[str, Any]) -> dict[str, Any]:
+    reason = error_file.get("message")
+    return reason if isinstance(reason, dict) else {}
