@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stages.assembly.first_stage import load_first_stage
 from stages.core.devices import Device, resolve_device
+from stages.core.ranks import ComputeOptions
 from stages.core.sections import Section
 from stages.core.stage import Run, run_stage
 from stages.encoding.dataset import encode_dataset
@@ -23,6 +24,7 @@ class Params(Section):
     """What this stage reads of params.yaml."""
 
     device: Device
+    compute: ComputeOptions
     encode: EncodeOptions
 
 
@@ -40,4 +42,6 @@ if __name__ == "__main__":
         Params,
         encode,
         inputs={"prepared": Path("data/prepared"), "autoencoder": Path("data/autoencoder")},
+        # The bytes are the same in any number of processes, so that DVC need not watch `compute`.
+        divided=lambda params: True,
     )

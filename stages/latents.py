@@ -2,11 +2,11 @@
 
 python -m stages.latents describe data/latents
 python -m stages.latents describe data/latents --verify
+python -m stages.latents describe s3://bucket/latents --verify
 """
 
 import argparse
 import sys
-from pathlib import Path
 
 from stages.core.errors import EXIT_USER_ERROR, LatentlineError
 from stages.stores.latent_format import column_types
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("describe", help="say what a latent data set is")
-    command.add_argument("path", type=Path, help="its folder, e.g. data/latents")
+    command.add_argument("path", help="its folder or URL: data/latents, s3://bucket/latents")
     command.add_argument(
         "--verify", action="store_true", help="read every byte and compare it with the manifest"
     )

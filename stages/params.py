@@ -16,6 +16,7 @@ from stages.assembly.second_stage import SecondStageParams
 from stages.bottlenecks.base import LatentSpec
 from stages.core.devices import Device
 from stages.core.errors import EXIT_USER_ERROR, LatentlineError, ParamsError
+from stages.core.ranks import ComputeOptions
 from stages.core.sections import PARAMS_PATH, parse_params, read_yaml
 from stages.datasets.base import DatasetOptions
 from stages.encoding.options import EncodeOptions
@@ -35,6 +36,7 @@ class Params(FirstStageParams, SecondStageParams):
     seed: int = Field(ge=0)
     """Root of every random stream but sampling's own."""
     device: Device
+    compute: ComputeOptions
     dataset: DatasetOptions
     judge: JudgeOptions
     train_judge: TrainingOptions
@@ -151,6 +153,27 @@ def _adaptive_weights_need_a_graph(params: Params) -> None:
         )
 
 
+def _every_process_has_a_piece(params: Params) -> None:
+    size = params.compute.world_size
+    for name in ("train_judge", "train_autoencoder", "train_prior"):
+        pieces = getattr(params, name).pieces
+        if 1 < pieces < size:
+            raise ValueError(
+                f"{name}.pieces: must be 1 (the stage stays in one process) or at least the "
+                f"{size} processes of compute, so that each has a piece of every batch; "
+                f"got {pieces}"
+            )
+
+
+def _an_adversary_sees_whole_batches(params: Params) -> None:
+    pieces = params.train_autoencoder.pieces
+    if params.adversary.weight and pieces > 1:
+        raise ValueError(
+            "adversary.weight: the discriminator takes its step on the whole batch before the "
+            f"autoencoder does, so train_autoencoder.pieces must be 1 beside it; got {pieces}"
+        )
+
+
 RULES: tuple[Callable[[Params], None], ...] = (
     _grid_divides,
     _codes_fit_their_type,
@@ -161,6 +184,8 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _likelihood_suits_the_images,
     _weights_need_a_density,
     _adaptive_weights_need_a_graph,
+    _every_process_has_a_piece,
+    _an_adversary_sees_whole_batches,
 )
 
 

@@ -19,6 +19,7 @@ from stages.core.devices import Device, resolve_device
 from stages.core.intensities import from_pixels, to_pixels
 from stages.core.pictures import labelled_rows, save_png
 from stages.core.randomness import seed_everything
+from stages.core.ranks import ComputeOptions
 from stages.core.stage import Run, run_stage
 from stages.stores.prepared import PreparedSplit, open_prepared
 from stages.training.adversary import AdversaryOptions
@@ -38,6 +39,7 @@ class Params(FirstStageParams):
 
     seed: int = Field(ge=0)
     device: Device
+    compute: ComputeOptions
     train_autoencoder: TrainingOptions
     collapse: CollapseOptions
     perceptual: PerceptualOptions
@@ -62,6 +64,8 @@ def train_autoencoder(params: Params, run: Run) -> None:
     train = prepared.split("train")
     task = AutoencoderTask(autoencoder, train, validation, monitor, params.seed, appearance)
     fitted = fit(task, params.train_autoencoder, run, seed=params.seed, device=device)
+    if not run.is_first:
+        return
     about = {
         "prepared": run.inputs["prepared"].digest,
         "best_step": fitted.best_step,
@@ -97,5 +101,9 @@ def _picture(path: Path, fitted: Fitted, validation: PreparedSplit, device: torc
 
 if __name__ == "__main__":
     run_stage(
-        "train_autoencoder", Params, train_autoencoder, inputs={"prepared": Path("data/prepared")}
+        "train_autoencoder",
+        Params,
+        train_autoencoder,
+        inputs={"prepared": Path("data/prepared")},
+        divided=lambda params: params.train_autoencoder.pieces > 1,
     )

@@ -14,6 +14,7 @@ from stages.assembly.judge import JudgeConfig, JudgeOptions, build_judge, save_j
 from stages.core.artifacts import new_artifact, open_artifact
 from stages.core.devices import Device, resolve_device
 from stages.core.randomness import seed_everything
+from stages.core.ranks import ComputeOptions
 from stages.core.sections import Section
 from stages.core.stage import Run, run_stage
 from stages.stores.prepared import open_prepared
@@ -29,6 +30,7 @@ class Params(Section):
 
     seed: int = Field(ge=0)
     device: Device
+    compute: ComputeOptions
     judge: JudgeOptions
     train_judge: TrainingOptions
 
@@ -43,6 +45,8 @@ def train_judge(params: Params, run: Run) -> None:
     seed_everything(params.seed, "judge")
     task = JudgeTask(build_judge(config), prepared.split("train"), prepared.split("validation"))
     fitted = fit(task, params.train_judge, run, seed=params.seed, device=device)
+    if not run.is_first:
+        return
     _, accuracy = task.judge(fitted.module, prepared.split("test"), device)
     about = {
         "prepared": run.inputs["prepared"].digest,
@@ -60,4 +64,10 @@ def train_judge(params: Params, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train_judge", Params, train_judge, inputs={"prepared": Path("data/prepared")})
+    run_stage(
+        "train_judge",
+        Params,
+        train_judge,
+        inputs={"prepared": Path("data/prepared")},
+        divided=lambda params: params.train_judge.pieces > 1,
+    )

@@ -15,6 +15,7 @@ from stages.assembly.second_stage import SecondStageParams, build_second_stage, 
 from stages.core.artifacts import new_artifact, open_artifact
 from stages.core.devices import Device, resolve_device
 from stages.core.randomness import seed_everything
+from stages.core.ranks import ComputeOptions
 from stages.core.stage import Run, run_stage
 from stages.stores.latents import open_latents
 from stages.training.loop import fit
@@ -30,6 +31,7 @@ class Params(SecondStageParams):
 
     seed: int = Field(ge=0)
     device: Device
+    compute: ComputeOptions
     train_prior: TrainingOptions
 
 
@@ -41,9 +43,14 @@ def train_prior(params: Params, run: Run) -> None:
     prior = build_second_stage(params, latents.spec, latents.num_classes)
     task = PriorTask(prior, latents.split("train"), latents.split("validation"), params.seed)
     if params.prior.trainable:
-        fitted = fit(task, params.train_prior, run, seed=params.seed, device=device)
+        strategy = params.compute.prior_strategy
+        fitted = fit(
+            task, params.train_prior, run, seed=params.seed, device=device, strategy=strategy
+        )
     else:
         fitted = fit_in_passes(task, run, device=device)
+    if not run.is_first:
+        return
     about = {
         "latents": latents.artifact.digest,
         "autoencoder": latents.autoencoder_digest,
@@ -65,4 +72,10 @@ def train_prior(params: Params, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train_prior", Params, train_prior, inputs={"latents": Path("data/latents")})
+    run_stage(
+        "train_prior",
+        Params,
+        train_prior,
+        inputs={"latents": Path("data/latents")},
+        divided=lambda params: params.prior.trainable and params.train_prior.pieces > 1,
+    )

@@ -1,6 +1,8 @@
 """Encoding: rows are latents of the images they name, scaled once; a kill loses at most a piece."""
 
 import math
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from stages.bottlenecks.base import LatentSpec
 from stages.core.artifacts import Artifact, new_artifact
 from stages.core.errors import ArtifactError, Interrupted, ParamsError
 from stages.core.intensities import from_pixels
+from stages.core.ranks import is_first_process
 from stages.core.sections import validate
 from stages.core.shapes import ImageShape
 from stages.core.stage import Run
@@ -24,6 +27,7 @@ from stages.encoding.options import EncodeOptions
 from stages.nn.distributions import DiagonalGaussian
 from stages.stores.latents import open_latents
 from stages.stores.prepared import PreparedWriter, open_prepared
+from tests.processes import in_processes
 
 IMAGE = ImageShape(channels=3, height=4, width=6)
 COUNTS = {"train": 11, "validation": 4, "test": 5}
@@ -271,3 +275,41 @@ def test_an_autoencoder_for_other_images_is_refused(tmp_path, prepared):
 def test_options_that_make_no_sense_are_refused(changes):
     with pytest.raises(ParamsError, match=next(iter(changes))):
         options(**changes)
+
+
+def encode_in(folder, prepared, die_after=None):
+    """One process of several; the second may be lost after so many calls of its autoencoder."""
+    autoencoder = PoolingAutoencoder(GAUSSIAN)
+
+    def lost(calls):
+        if calls == die_after and not is_first_process():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    autoencoder.on_call = lost
+    run = run_in(folder / "work")
+    run.is_first = is_first_process()
+    output = folder / "latents"
+    encode_dataset(prepared, first_stage(autoencoder), options(), run, torch.device("cpu"), output)
+    return autoencoder.calls
+
+
+def bytes_of(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_processes_divide_the_work_and_a_lost_one_s_share_alone_is_redone(tmp_path, prepared):
+    one = encode_in(tmp_path / "one", prepared)
+    # Both views of 4 pieces of the training split, 2 pieces of each of the others.
+    assert one == 2 * 4 + 2 + 2
+    both = in_processes(2, encode_in, tmp_path / "two", prepared)
+    assert both == [one // 2, one // 2]
+    outcome = in_processes(2, encode_in, tmp_path / "lost", prepared, 3)
+    assert outcome[1] == "lost" and "Connection closed" in outcome[0]
+    kept = len(list((tmp_path / "lost/work/pieces").rglob("*.safetensors")))
+    assert kept >= 3, "what both had finished is there"
+    again = in_processes(2, encode_in, tmp_path / "lost", prepared)
+    # Training pieces take two calls, one for each view.
+    pieces = [*(tmp_path / "lost/work/pieces").rglob("*.safetensors")]
+    assert len(pieces) == 8 and sum(again) < one
+    expected = bytes_of(tmp_path / "one/latents")
+    assert bytes_of(tmp_path / "two/latents") == bytes_of(tmp_path / "lost/latents") == expected

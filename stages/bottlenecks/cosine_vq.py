@@ -73,7 +73,7 @@ class CosineVectorQuantizer(Bottleneck):
         generator: torch.Generator | None = None,
         step: Step | None = None,
     ) -> Bottlenecked:
-        """Quantize, with the commitment loss; in training, the codebook follows afterwards."""
+        """Quantize, with the commitment loss; in training, the codebook takes note."""
         with torch.autocast(features.device.type, enabled=False):
             latents = self._directions(features)
             codes, distances = nearest_codes(latents, self._entries)
@@ -89,7 +89,7 @@ class CosineVectorQuantizer(Bottleneck):
             codes=codes,
             statistics={
                 "commitment": commitment_loss.detach(),
-                "code_perplexity": perplexity(self.codebook.cluster_size),
+                "code_perplexity": perplexity(self.codebook.use),
             },
         )
 
@@ -121,5 +121,5 @@ class CosineVectorQuantizer(Bottleneck):
 
     @torch.no_grad()
     def after_step(self, generator: torch.Generator) -> None:
-        """Move entries out of use onto directions of the last batch."""
-        self.codebook.revive(generator)
+        """The codebook follows the step; entries out of use move onto directions of it."""
+        self.codebook.end_step(generator)

@@ -60,7 +60,7 @@ class EMAVectorQuantizer(Bottleneck):
         generator: torch.Generator | None = None,
         step: Step | None = None,
     ) -> Bottlenecked:
-        """Quantize, with the commitment loss; in training, the codebook follows afterwards."""
+        """Quantize, with the commitment loss; in training, the codebook takes note."""
         with torch.autocast(features.device.type, enabled=False):
             latents = self.project_in(features.float())
             codes, distances = nearest_codes(latents, self.codebook.entries)
@@ -76,7 +76,7 @@ class EMAVectorQuantizer(Bottleneck):
             codes=codes,
             statistics={
                 "commitment": commitment_loss.detach(),
-                "code_perplexity": perplexity(self.codebook.cluster_size),
+                "code_perplexity": perplexity(self.codebook.use),
             },
         )
 
@@ -98,5 +98,5 @@ class EMAVectorQuantizer(Bottleneck):
 
     @torch.no_grad()
     def after_step(self, generator: torch.Generator) -> None:
-        """Move entries out of use onto vectors of the last batch."""
-        self.codebook.revive(generator)
+        """The codebook follows the step; entries out of use move onto vectors of it."""
+        self.codebook.end_step(generator)

@@ -101,7 +101,7 @@ class ResidualVectorQuantizer(Bottleneck):
         generator: torch.Generator | None = None,
         step: Step | None = None,
     ) -> Bottlenecked:
-        """Quantize level by level; in training, the codebooks follow afterwards."""
+        """Quantize level by level; in training, the codebooks take note."""
         with torch.autocast(features.device.type, enabled=False):
             latents = self.project_in(features.float())
             levels, left = self._levels(latents.detach())
@@ -113,7 +113,7 @@ class ResidualVectorQuantizer(Bottleneck):
             if self.training:
                 self._follow(levels)
         commitment_loss = torch.stack(losses).sum()
-        use = [perplexity(codebook.cluster_size) for codebook in self.codebooks]
+        use = [perplexity(codebook.use) for codebook in self.codebooks]
         return Bottlenecked(
             features=quantized,
             kl=None,
@@ -159,7 +159,7 @@ class ResidualVectorQuantizer(Bottleneck):
         )
 
     def _follow(self, levels: list[_Level]) -> None:
-        """Every codebook follows, in one step, all that looked into it."""
+        """Every codebook takes note, at once, of all that looked into it."""
         count = len(self.codebooks)
         for index, codebook in enumerate(self.codebooks):
             mine = levels[index::count]
@@ -189,6 +189,6 @@ class ResidualVectorQuantizer(Bottleneck):
 
     @torch.no_grad()
     def after_step(self, generator: torch.Generator) -> None:
-        """Move entries out of use onto residuals of the last batch."""
+        """Codebooks follow the step; entries out of use move onto residuals of it."""
         for codebook in self.codebooks:
-            codebook.revive(generator)
+            codebook.end_step(generator)

@@ -136,3 +136,8 @@ class ScoreFunction(Bottleneck):
     def start_from_data(self, features: Features, generator: torch.Generator) -> None:
         """Level the logits over these features."""
         self.logits.start_from_data(features.float())
+
+    @torch.no_grad()
+    def after_step(self, generator: torch.Generator) -> None:
+        """Let the baseline's moments follow the costs of the step."""
+        self.baseline.after_step()

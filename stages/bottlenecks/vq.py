@@ -37,7 +37,7 @@ from stages.nn.codebook import (
     vectors_of,
 )
 from stages.nn.codebook_options import CodebookOptions
-from stages.nn.processes import from_first_process, sum_over_processes
+from stages.nn.processes import StepSums, from_first_process
 from stages.nn.projections import features_from_latents, latents_from_features
 from stages.nn.schedules import Step
 
@@ -74,6 +74,7 @@ class VectorQuantizer(Bottleneck):
         self.project_out = features_from_latents("spatial", features, options.dim)
         self.codebook = nn.Parameter(torch.randn(options.num_codes, options.dim))
         self.register_buffer("use", torch.full((options.num_codes,), 1.0 / options.num_codes))
+        self._step = StepSums()
         self._recent: tuple[Tensor, Tensor] | None = None
 
     def forward(
@@ -90,8 +91,9 @@ class VectorQuantizer(Bottleneck):
             commitment_loss = F.mse_loss(latents, vectors.detach())
             codebook_loss = F.mse_loss(vectors, latents.detach())
             quantized = self.project_out(replaced(latents, vectors, self.options.gradient))
+        use = self.use
         if self.training:
-            self._observe(codes, flat_vectors(latents.detach()), distances)
+            use = self._observe(codes, flat_vectors(latents.detach()), distances)
         return Bottlenecked(
             features=quantized,
             kl=None,
@@ -99,7 +101,7 @@ class VectorQuantizer(Bottleneck):
             codes=codes,
             statistics={
                 "commitment": commitment_loss.detach(),
-                "code_perplexity": perplexity(self.use),
+                "code_perplexity": perplexity(use),
             },
         )
 
@@ -114,10 +116,14 @@ class VectorQuantizer(Bottleneck):
             return self.project_out(vectors_of(latents, self.codebook))
 
     @torch.no_grad()
-    def _observe(self, codes: Codes, vectors: Tensor, distances: Tensor) -> None:
-        counts = sum_over_processes(code_counts(codes, self.options.num_codes))
-        self.use.lerp_(counts / counts.sum(), 1 - self.options.decay)
-        self._recent = vectors, distances
+    def _observe(self, codes: Codes, vectors: Tensor, distances: Tensor) -> Float[Tensor, " codes"]:
+        """Take note of a piece of the step; the use as if the step had no other."""
+        counts = code_counts(codes, self.options.num_codes)
+        self._step.add(counts)
+        # Of the first process this is the first piece of the step, whatever the others have.
+        if self._recent is None:
+            self._recent = vectors, distances
+        return self.use.lerp(counts / counts.sum(), 1 - self.options.decay)
 
     @torch.no_grad()
     def start_from_data(self, features: Features, generator: torch.Generator) -> None:
@@ -135,13 +141,18 @@ class VectorQuantizer(Bottleneck):
 
     @torch.no_grad()
     def after_step(self, generator: torch.Generator) -> None:
-        """Move entries out of use onto vectors of the last batch."""
-        if self._recent is None or self.options.revive_below == 0:
+        """Count the use of the step; move entries out of use onto vectors of its first piece."""
+        taken, recent = self._step.take(), self._recent
+        self._recent = None
+        if taken is None or recent is None:
+            return
+        [counts] = taken
+        self.use.lerp_(counts / counts.sum(), 1 - self.options.decay)
+        if self.options.revive_below == 0:
             return
         uniform = 1 / self.options.num_codes
         dead = self.use < self.options.revive_below * uniform
-        moved, vectors = revival(dead, *self._recent, generator)
+        moved, vectors = revival(dead, *recent, generator)
         self.codebook.copy_(torch.where(moved[:, None], from_first_process(vectors), self.codebook))
         # The use of a uniformly used entry: time to be chosen before it is judged again.
         self.use.masked_fill_(moved, uniform)
-        self._recent = None

@@ -10,9 +10,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stages.core.errors import ArtifactError
+from stages.core.remote_files import RemoteCache, list_remote
 
 __all__ = [
     "Artifact",
     "file_sha256",
     "new_artifact",
     "open_artifact",
+    "open_remote_artifact",
     "read_weights",
     "write_json",
     "write_weights",
@@ -47,6 +49,8 @@ class Artifact:
     """Relative path -> {"sha256": ..., "bytes": ...}."""
     about: dict[str, Any]
     """What the stage wrote for its readers."""
+    fetch: Callable[[str], Path] | None = None
+    """Brings a file of an artifact in a remote store here; None: files are in `path`."""
 
     def verified(self, name: str) -> Path:
         """Path of one file after its sha256 was compared with the manifest.
@@ -54,8 +58,8 @@ class Artifact:
         Raises:
             ArtifactError: If the file is missing or its bytes are not those the stage wrote.
         """
-        path = self.path / name
         entry = self.files.get(name)
+        path = self.path / name if self.fetch is None or entry is None else self.fetch(name)
         if entry is None or not path.is_file():
             raise ArtifactError(
                 f"{path}: missing from the {self.type} artifact; {_mend(self.path)}"
@@ -133,16 +137,54 @@ def open_artifact(path: Path, type: str) -> Artifact:
         ArtifactError: If it is missing, unfinished, truncated, or of another type.
     """
     manifest = path / MANIFEST
-    try:
-        text = manifest.read_bytes()
-        content = json.loads(text)
-        files, about, found = content["files"], content["about"], content["type"]
-        sizes = {name: int(entry["bytes"]) for name, entry in files.items()}
-    except FileNotFoundError:
+    return _opened(
+        path,
+        type,
+        manifest.read_bytes if manifest.exists() else None,
+        lambda name: (path / name).stat().st_size if (path / name).is_file() else None,
+    )
+
+
+def open_remote_artifact(url: str, type: str, cache: RemoteCache) -> Artifact:
+    """Open a finished artifact in a remote store; its files are fetched when they are asked for.
+
+    Args:
+        url: Its folder, as fsspec takes it.
+        type: What it must be.
+        cache: Where fetched files are kept.
+
+    Raises:
+        ArtifactError: As `open_artifact`.
+        DataError: If the store cannot be reached.
+    """
+    found = {file.name: file for file in list_remote(url)}
+    manifest = found.get(MANIFEST)
+    artifact = _opened(
+        Path(url),
+        type,
+        None if manifest is None else lambda: cache.read(manifest),
+        lambda name: found[name].size if name in found else None,
+    )
+    return replace(artifact, fetch=lambda name: cache.fetch(found[name]))
+
+
+def _opened(
+    path: Path,
+    type: str,
+    read_manifest: Callable[[], bytes] | None,
+    size_of: Callable[[str], int | None],
+) -> Artifact:
+    manifest = path / MANIFEST
+    if read_manifest is None:
         raise ArtifactError(
             f"{path}: the {type} artifact must be here (no {MANIFEST}); "
             "run the stage that writes it, or `dvc repro`"
-        ) from None
+        )
+    try:
+        text = read_manifest()
+        content = json.loads(text)
+        files, about, found = content["files"], content["about"], content["type"]
+        sizes = {name: int(entry["bytes"]) for name, entry in files.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{manifest}: unreadable ({error}); {_mend(path)}") from None
     except RecursionError:
@@ -152,7 +194,7 @@ def open_artifact(path: Path, type: str) -> Artifact:
     for name, wanted in sizes.items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ArtifactError(f"{manifest}: names {name!r}, which lies outside; {_mend(path)}")
-        size = (path / name).stat().st_size if (path / name).is_file() else None
+        size = size_of(name)
         if size != wanted:
             came = "is missing" if size is None else f"has {size}"
             raise ArtifactError(f"{path / name}: must have {wanted} bytes, {came}; {_mend(path)}")

@@ -2,9 +2,10 @@
 
 On a terminal tqdm draws a bar with the rate and the time left. Anywhere else (a file, DVC's or
 Prefect's log) a bar would be noise, but silence would look like a hang: there a plain line comes
-at most every thirty seconds.
+at most every thirty seconds. Of several processes, the first shows it.
 """
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from typing import final
 
 from tqdm import tqdm
+
+from stages.core.ranks import is_first_process
 
 __all__ = ["Progress", "progress"]
 
@@ -80,6 +83,9 @@ def progress(
         label: What is being done.
         pause: Least seconds between two lines where there is no terminal.
     """
+    if not is_first_process():
+        yield Progress(None, total, initial, unit, label, math.inf)
+        return
     if not sys.stderr.isatty():
         yield Progress(None, total, initial, unit, label, pause)
         return

@@ -11,6 +11,10 @@ DVC notes parameters, code and inputs as they are when a stage *ends*. So a stag
 of params.yaml, code or inputs were edited while it ran ends with 75 and is not recorded: DVC would
 take its outputs for those of what nobody ran.
 
+A stage that can be divided (`divided`) runs in as many processes as the section `compute` asks for:
+this process then starts them and waits (`stages.core.launch`). Work begun by one number of
+processes goes on in another.
+
 Work that grows (50,000 samples where 1,000 are already drawn) may outlive its stage: what a program
 leaves in `run.kept` stays until work of another name has finished.
 """
@@ -26,8 +30,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -39,10 +44,18 @@ from stages.core.errors import (
     Interrupted,
     LatentlineError,
 )
+from stages.core.launch import launch, launched_here, leave_reason, node_rank
+from stages.core.ranks import (
+    ComputeOptions,
+    agree,
+    is_first_process,
+    joined,
+    was_started_by_launcher,
+)
 from stages.core.sections import PARAMS_PATH, Section, parse_params, read_yaml
 from stages.core.tracking import Tracker, open_tracker
 
-__all__ = ["Run", "run_stage", "stop_on_signals", "work_root"]
+__all__ = ["Run", "exit_statuses", "run_stage", "stop_on_signals", "work_root"]
 
 P = TypeVar("P", bound=Section)
 
@@ -61,6 +74,8 @@ class Run:
     tracker: Tracker
     stop: threading.Event
     """Set by SIGTERM or SIGINT."""
+    is_first: bool = True
+    """Whether this is the process that writes what the stage leaves, where there are several."""
 
     @property
     def kept(self) -> Path:
@@ -85,6 +100,7 @@ def run_stage(
     program: Callable[[P, Run], None],
     inputs: Mapping[str, Path] | Callable[[P], Mapping[str, Path]],
     grows: Sequence[str] = (),
+    divided: Callable[[P], bool] = lambda params: False,
 ) -> None:
     """Run a stage program and exit the process with its status.
 
@@ -95,21 +111,47 @@ def run_stage(
         inputs: Artifacts it reads: type -> folder; or what says so, given the parameters.
         grows: Parameters (dotted names) that say how much is made and not what: they are no part of
             the work's name.
+        divided: Whether, with these parameters, several processes can share the work. The
+            parameters then have a section `compute`, which is no part of the work's name either.
     """
+    with exit_statuses(stage):
+        _run(stage, params_type, program, inputs, grows, divided)
+
+
+@contextmanager
+def exit_statuses(stage: str) -> Iterator[None]:
+    """Turn every way in which the work within can end into one message and an exit status."""
     try:
-        _run(stage, params_type, program, inputs, grows)
+        yield
     except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        _say(str(stopped))
+        _exit(EXIT_INTERRUPTED)
     except LatentlineError as error:
-        print(f"{stage}: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
-    except OSError as error:
-        message = _explain_os_error(error)
-        if message is None:
+        leave_reason(error)
+        _say(f"{stage}: {error}")
+        _exit(EXIT_USER_ERROR)
+    except Exception as error:
+        message = _explain_os_error(error) if isinstance(error, OSError) else None
+        if message is None and not launched_here():
             raise
-        print(f"{stage}: {message}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        leave_reason(error if message is None else LatentlineError(message))
+        _say(f"{stage}: {message}")
+        _exit(EXIT_USER_ERROR)
+
+
+def _say(message: str) -> None:
+    """Speak, unless somebody speaks for this process."""
+    if not launched_here():
+        print(message, file=sys.stderr)
+
+
+def _exit(status: int) -> None:
+    if not launched_here():
+        sys.exit(status)
+    # Whatever the other processes still expect of this one, they learn from its end.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _run(
@@ -118,6 +160,7 @@ def _run(
     program: Callable[[P, Run], None],
     inputs: Mapping[str, Path] | Callable[[P], Mapping[str, Path]],
     grows: Sequence[str],
+    divided: Callable[[P], bool],
 ) -> None:
     raw = read_yaml(PARAMS_PATH)
     params = parse_params(params_type, raw, source=str(PARAMS_PATH), strict=False)
@@ -128,23 +171,51 @@ def _run(
     importlib.import_module("stages.params").check(raw, source=str(PARAMS_PATH))
     paths = inputs(params) if callable(inputs) else inputs
     opened = {type: open_artifact(path, type) for type, path in paths.items()}
-    with (
-        _locked_work_folder(stage, _key(stage, params, opened, _digest(code), grows)) as work,
-        stop_on_signals() as stop,
-    ):
+    key = _key(stage, params, opened, _digest(code), grows)
+    unedited = partial(_require_unedited, stage, params_type, params, opened, code)
+    compute: ComputeOptions | None = getattr(params, "compute", None)
+    if compute is None or compute.world_size == 1 or not divided(params):
+        # Where torchrun has started several all the same, the first does the work.
+        if is_first_process():
+            with _locked_work_folder(stage, key) as work:
+                _work(stage, params, program, opened, work, unedited)
+    elif not was_started_by_launcher():
+        # Of several hosts that share this folder, the first holds the lock.
+        first_host = node_rank(compute) == 0
+        with _locked_work_folder(stage, key) if first_host else nullcontext():
+            launch(stage, compute, f"stages.{stage}")
+    else:
+        mine = is_first_process() and not launched_here()
+        with joined(compute, getattr(params, "device", "cpu")):
+            agree(key, f"{stage}: the name of the work (parameters, inputs, code)")
+            with _locked_work_folder(stage, key) if mine else nullcontext():
+                _work(stage, params, program, opened, _work_folder(stage, key), unedited)
+
+
+def _work(
+    stage: str,
+    params: P,
+    program: Callable[[P, Run], None],
+    opened: dict[str, Artifact],
+    work: Path,
+    require_unedited: Callable[[], None],
+) -> None:
+    with stop_on_signals() as stop:
         tracker = open_tracker(stage, work)
         tracker.log_params(params.model_dump(mode="json"))
         for artifact in opened.values():
             tracker.log_input(artifact.type, artifact.digest, artifact.path)
         try:
-            program(params, Run(stage, work, opened, tracker, stop))
-            _require_unedited(stage, params_type, params, opened, code)
+            program(params, Run(stage, work, opened, tracker, stop, is_first_process()))
+            if is_first_process():
+                require_unedited()
         except BaseException as error:
             tracker.close("KILLED" if isinstance(error, Interrupted) else "FAILED")
             raise
-        tracker.close("FINISHED")
-        _write_marker(stage, tracker)
-        _clear(work)
+        if is_first_process():
+            tracker.close("FINISHED")
+            _write_marker(stage, tracker)
+            _clear(work)
 
 
 def _code_files() -> dict[Path, bytes]:
@@ -206,6 +277,7 @@ def _key(
 ) -> str:
     """Name of all that shapes the trajectory: parameters, input bytes, code."""
     values = params.model_dump(mode="json")
+    values.pop("compute", None)
     for name in grows:
         *parents, last = name.split(".")
         place: dict[str, Any] = values
@@ -261,9 +333,13 @@ def _locked_work_folder(stage: str, key: str) -> Iterator[Path]:
         except BlockingIOError:
             print(f"{stage}: another process does the same work ({key}); waiting", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        work = folder / key
-        work.mkdir(exist_ok=True)
-        yield work
+        yield _work_folder(stage, key)
+
+
+def _work_folder(stage: str, key: str) -> Path:
+    work = work_root() / stage / key
+    work.mkdir(parents=True, exist_ok=True)
+    return work
 
 
 @contextmanager

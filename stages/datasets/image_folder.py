@@ -15,7 +15,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +23,7 @@ from pydantic import Field, field_validator
 
 from stages.core.artifacts import file_sha256
 from stages.core.errors import DataError
+from stages.core.remote_files import is_url
 from stages.core.shapes import ImageShape
 from stages.datasets.base import (
     DatasetOptions,
@@ -32,7 +32,7 @@ from stages.datasets.base import (
     Rejected,
     images_per_block,
 )
-from stages.files.file_trees import TreeFile, Unreadable, open_tree
+from stages.files.file_trees import TreeFile, Unreadable, local_archive, open_tree
 from stages.files.image_files import (
     Filter,
     Form,
@@ -54,7 +54,7 @@ class ImageFolderOptions(DatasetOptions):
 
     kind: Literal["image_folder"]
     path: str = Field(min_length=1)
-    """A folder or a zip archive."""
+    """A folder or a zip archive; or the URL of one in a store: s3://bucket/folder."""
     size: int = Field(ge=4)
     """Side of the square each image is cropped (centre) and resized to."""
     channels: Literal[1, 3]
@@ -92,7 +92,7 @@ class ImageFolder(ImageSource):
 
     def blocks(self, rejected: list[Rejected]) -> Iterator[ImageBlock]:
         """Decode some files at a time, in threads; the order is that of the paths."""
-        path = Path(self.options.path)
+        path = self.options.path
         bad: list[Rejected] = []
         with open_tree(path) as tree, ThreadPoolExecutor(os.cpu_count()) as threads:
             files = list(self._images(tree, rejected, bad))
@@ -124,10 +124,11 @@ class ImageFolder(ImageSource):
 
     def provenance(self) -> dict[str, Any]:
         """Number of used files, sha256 over their names and sha256s, and that of the archive."""
-        path = Path(self.options.path)
         content = {"files": self._used, "sha256": self._content.hexdigest()}
-        if path.is_file():
-            content["archive_sha256"] = file_sha256(path)
+        if not is_url(self.options.path) or self.options.path.endswith(".zip"):
+            path = local_archive(self.options.path)
+            if path.is_file():
+                content["archive_sha256"] = file_sha256(path)
         return content
 
     def _images(
@@ -181,7 +182,7 @@ def _hidden(part: str) -> bool:
     return part == "__MACOSX" or (part.startswith(".") and part != "..")
 
 
-def _classes(path: Path, files: list[TreeFile]) -> tuple[np.ndarray | None, list[str] | None]:
+def _classes(path: str, files: list[TreeFile]) -> tuple[np.ndarray | None, list[str] | None]:
     """Labels int64 (len(files),) and class names, from the folders the images lie in."""
     if not files:
         return None, None
@@ -202,7 +203,7 @@ def _classes(path: Path, files: list[TreeFile]) -> tuple[np.ndarray | None, list
     return np.array([numbers[folder] for folder in folders], dtype=np.int64), names
 
 
-def _explain(path: Path, bad: list[Rejected]) -> str:
+def _explain(path: str, bad: list[Rejected]) -> str:
     lines = [f"  {file.path}: {file.reason}" for file in bad[:LISTED]]
     if len(bad) > LISTED:
         lines.append(f"  ... and {len(bad) - LISTED} more")

@@ -3,9 +3,15 @@
 Chunk by chunk, the autoencoder's latents are kept as pieces that survive a kill; when all are
 there, the scale of continuous latents is measured on the training split and the Parquet files are
 written. Views (flips) multiply the training split only; validation and test are judged as they are.
+
+Several processes divide among themselves the pieces that are missing, and then the files. They
+share the work folder, on several hosts too. So when one is lost, what it had finished stays, and
+only the rest is done again; the bytes are the same in any number of processes.
 """
 
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +27,7 @@ from stages.core.artifacts import new_artifact
 from stages.core.errors import ArtifactError, ParamsError
 from stages.core.intensities import from_pixels
 from stages.core.progress import progress
+from stages.core.ranks import barrier, from_first, world
 from stages.core.shapes import Images, Labels
 from stages.core.stage import Run
 from stages.datasets.base import SPLITS
@@ -68,7 +75,8 @@ def encode_dataset(
         output: Folder of the latent data set.
 
     Raises:
-        ArtifactError: If the autoencoder is for other images, or gives nothing usable.
+        ArtifactError: If the autoencoder is for other images, or gives nothing usable; or if hosts
+            do not share the work folder.
         Interrupted: If asked to stop; finished pieces are kept.
     """
     started = time.perf_counter()
@@ -92,14 +100,27 @@ def encode_dataset(
             run.work / "pieces" / name, len(split.images), options.batch_size, len(views)
         )
         _encode_split(name, split, pieces[name], views, first_stage, run, device)
-    header = _header(prepared, first_stage, options, pieces["train"])
+    barrier()
+    _require_shared_folder(pieces)
+    header = from_first(
+        _header(prepared, first_stage, options, pieces["train"]) if run.is_first else None
+    )
+    shards = run.work / "shards"
+    shards.mkdir(exist_ok=True)
+    names = {}
+    for name, split in splits.items():
+        names[name] = _write(shards, name, split, pieces[name], header, options.rows_per_shard)
+        run.raise_if_stopped()
+    barrier()
+    if not run.is_first:
+        return
     about: dict[str, Any] = {"header": header.model_dump(mode="json"), "splits": {}}
     with new_artifact(output, "latents", about) as folder:
         for name, split in splits.items():
-            about["splits"][name] = _write(
-                folder, name, split, pieces[name], header, options.rows_per_shard
-            )
-            run.raise_if_stopped()
+            for shard in names[name]:
+                _link(shards / shard, folder / shard)
+            about["splits"][name] = _about_split(split, name, pieces[name], header, names[name])
+    shutil.rmtree(shards)
     run.tracker.log_metrics(_figures(about, header) | {"seconds": time.perf_counter() - started})
 
 
@@ -112,10 +133,13 @@ def _encode_split(
     run: Run,
     device: torch.device,
 ) -> None:
-    missing = pieces.missing()
-    done = pieces.num_images - sum(len(pieces.images(piece)) for piece in missing)
-    with progress(pieces.num_images, done, "image", f"encode {name}") as bar:
-        for piece in missing:
+    rank, size = world()
+    # Divided as they are missing now, whoever had them before.
+    mine = from_first(pieces.missing())[rank::size]
+    left = sum(len(pieces.images(piece)) for piece in mine)
+    total = pieces.num_images if size == 1 else left
+    with progress(total, total - left, "image", f"encode {name}") as bar:
+        for piece in mine:
             run.raise_if_stopped()
             chosen = pieces.images(piece)
             pixels = np.array(split.images[chosen.start : chosen.stop])
@@ -199,8 +223,8 @@ def _write(
     pieces: LatentPieces,
     header: LatentHeader,
     rows_per_shard: int,
-) -> dict[str, Any]:
-    """Write the files of a split; what the manifest says of it."""
+) -> list[str]:
+    """Write this process's files of a split; the names of all."""
     views = header.views if name == "train" else EVALUATION_VIEWS
     positions = np.array([header.views.index(view) for view in views], dtype=np.int8)
 
@@ -212,11 +236,19 @@ def _write(
         latents = pieces.read(start, stop)
         return columns | (latents if header.kind == "codes" else _scaled(latents, header, name))
 
+    return write_split(folder, name, header, pieces.num_rows, rows_per_shard, read, share=world())
+
+
+def _about_split(
+    split: PreparedSplit, name: str, pieces: LatentPieces, header: LatentHeader, shards: list[str]
+) -> dict[str, Any]:
+    """What the manifest says of a split."""
+    views = header.views if name == "train" else EVALUATION_VIEWS
     about: dict[str, Any] = {
         "images": pieces.num_images,
         "rows": pieces.num_rows,
         "views": list(views),
-        "shards": write_split(folder, name, header, pieces.num_rows, rows_per_shard, read),
+        "shards": shards,
     }
     if split.labels is not None:
         classes = np.bincount(np.asarray(split.labels), minlength=header.num_classes)
@@ -238,6 +270,24 @@ def _scaled(latents: Rows, header: LatentHeader, split: str) -> Rows:
                 f"of split {split} reaches {largest:g}; use float32"
             )
     return {name: values.astype(column_types(header)[name][0]) for name, values in stored.items()}
+
+
+def _require_shared_folder(pieces: dict[str, LatentPieces]) -> None:
+    for name, split in pieces.items():
+        if missing := split.missing():
+            raise ArtifactError(
+                f"encode: {len(missing)} finished pieces of {name} are not to be seen in "
+                f"{split.folder.resolve()}: hosts that encode together must share the project's "
+                "folder; mount it on all of them, or set compute.hosts: 1"
+            )
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _figures(about: dict[str, Any], header: LatentHeader) -> dict[str, float]:

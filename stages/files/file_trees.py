@@ -1,4 +1,4 @@
-"""A folder and a zip archive, looked at in the same way: a sorted list of files.
+"""A folder and a zip archive, here or in a remote store: in the same way a sorted list of files.
 
 Nothing is ever extracted: a member of an archive is read by the name it has there, and a name that
 points outside the archive is refused all the same. So are members that share bytes or claim to grow
@@ -19,8 +19,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from stages.core.errors import DataError
+from stages.core.remote_files import is_url, list_remote, open_cache
 
-__all__ = ["TreeFile", "Unreadable", "open_tree"]
+__all__ = ["TreeFile", "Unreadable", "local_archive", "open_tree"]
+
+_ARCHIVE = ".zip"
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Those whose unpacking can be stopped in the middle."""
@@ -54,15 +57,19 @@ class TreeFile:
 
 
 @contextmanager
-def open_tree(path: Path) -> Iterator[list[TreeFile]]:
+def open_tree(place: str) -> Iterator[list[TreeFile]]:
     """List all files below a folder or in a zip archive, sorted by name.
 
     Args:
-        path: The folder or the archive.
+        place: The folder or the archive: a path, or the URL of one in a store that fsspec reaches.
 
     Raises:
         DataError: If it is neither.
     """
+    if is_url(place) and not place.endswith(_ARCHIVE):
+        yield _remote_folder(place)
+        return
+    path = local_archive(place) if is_url(place) else Path(place)
     if path.is_dir():
         yield sorted(_folder(path), key=lambda file: file.name)
         return
@@ -79,6 +86,26 @@ def open_tree(path: Path) -> Iterator[list[TreeFile]]:
         shared = _sharing_bytes(infos)
         members = [_member(archive, info, id(info) in shared) for info in infos]
         yield sorted(members, key=lambda file: file.name)
+
+
+def local_archive(place: str) -> Path:
+    """Where the bytes of an archive are on this machine; fetched, where `place` is a URL.
+
+    Raises:
+        DataError: If they cannot be.
+    """
+    if not is_url(place):
+        return Path(place)
+    [file] = list_remote(place)
+    return open_cache().fetch(file)
+
+
+def _remote_folder(url: str) -> list[TreeFile]:
+    cache = open_cache()
+    return [
+        TreeFile(_printable(file.name), file.size, partial(cache.read, file), None)
+        for file in list_remote(url)
+    ]
 
 
 def _folder(root: Path) -> Iterator[TreeFile]:

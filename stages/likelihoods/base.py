@@ -84,6 +84,10 @@ class Likelihood(nn.Module, ABC):
             "levels"
         )
 
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Called after every optimiser step (running values follow here); default: no-op."""
+
     def target(self, images: Images, generator: torch.Generator | None) -> Images:
         """The images the likelihood has to explain (binarised, for `bernoulli`); default: same.
 

@@ -7,7 +7,8 @@ sigma decides how much an error costs against the rate: the lever between sharpn
     fixed     `value`
     learned   a parameter that starts at `value`
     optimal   sigma^2 = mean squared error, the maximum of the likelihood over sigma (sigma-VAE,
-              Rybkin et al. 2021, Eq. 5): of the batch in training, of training lately otherwise
+              Rybkin et al. 2021, Eq. 5): of the batch in training (of its piece, where a batch is
+              cut into several), of training lately otherwise
 
 In `optimal` no gradient need pass through sigma: at the maximum the derivative with respect to it
 is zero. sigma stays above the rounding noise of 8-bit intensities (2/255 / sqrt 12): below it a
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from stages.core.shapes import Images, ImageShape, Nats
 from stages.likelihoods.base import Likelihood, LikelihoodOptions, Parameters
-from stages.nn.processes import mean_over_processes
+from stages.nn.processes import StepSums
 
 __all__ = ["Gaussian", "GaussianOptions"]
 
@@ -54,6 +55,7 @@ class Gaussian(Likelihood):
         super().__init__(options, image)
         self.options = options
         self.channels = image.channels
+        self._step = StepSums()
         if options.sigma == "learned":
             self.log_sigma = nn.Parameter(torch.tensor(math.log(options.value)))
         if options.sigma == "optimal":
@@ -85,9 +87,17 @@ class Gaussian(Likelihood):
 
     @torch.no_grad()
     def _fit(self, squares: Nats) -> Float[Tensor, ""]:
-        mean_square = mean_over_processes(squares.mean())
-        self.running_mean_square.lerp_(mean_square, 1 - self.options.decay)
+        mean_square = squares.mean()
+        self._step.add(mean_square, torch.ones_like(mean_square))
         return mean_square.sqrt().clamp_min(_ROUNDING_NOISE)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Let the running value of `optimal` follow the pieces of the step."""
+        taken = self._step.take()
+        if taken is not None:
+            total, pieces = taken
+            self.running_mean_square.lerp_(total / pieces, 1 - self.options.decay)
 
     def mean(self, parameters: Parameters) -> Images:
         """The Gaussian's mean, clamped to [-1, 1]."""

@@ -9,7 +9,8 @@ structure, as sigma is of `gaussian`:
     fixed     `value`
     learned   a parameter that starts at `value`
     optimal   scale = mean absolute error, the maximum of the likelihood over it: of the batch in
-              training, of training lately otherwise
+              training (of its piece, where a batch is cut into several), of training lately
+              otherwise
 
 At the optimum the first term is D and the loss D log(mean absolute error) plus a constant; no
 gradient need pass through the scale, as in the sigma-VAE (Rybkin et al. 2021), whose argument for
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 from stages.core.shapes import Images, ImageShape, Nats
 from stages.likelihoods.base import Likelihood, LikelihoodOptions, Parameters
-from stages.nn.processes import mean_over_processes
+from stages.nn.processes import StepSums
 
 __all__ = ["Laplace", "LaplaceOptions"]
 
@@ -59,6 +60,7 @@ class Laplace(Likelihood):
         super().__init__(options, image)
         self.options = options
         self.channels = image.channels
+        self._step = StepSums()
         if options.scale == "learned":
             self.log_scale = nn.Parameter(torch.tensor(math.log(options.value)))
         if options.scale == "optimal":
@@ -89,9 +91,17 @@ class Laplace(Likelihood):
 
     @torch.no_grad()
     def _fit(self, errors: Nats) -> Float[Tensor, ""]:
-        mean_error = mean_over_processes(errors.mean())
-        self.running_mean_error.lerp_(mean_error, 1 - self.options.decay)
+        mean_error = errors.mean()
+        self._step.add(mean_error, torch.ones_like(mean_error))
         return mean_error.clamp_min(_ROUNDING_ERROR)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Let the running value of `optimal` follow the pieces of the step."""
+        taken = self._step.take()
+        if taken is not None:
+            total, pieces = taken
+            self.running_mean_error.lerp_(total / pieces, 1 - self.options.decay)
 
     def mean(self, parameters: Parameters) -> Images:
         """The location, which is mean and median, clamped to [-1, 1]."""

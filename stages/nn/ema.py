@@ -39,4 +39,6 @@ class WeightAverage:
 
     @staticmethod
     def _tensors(module: nn.Module) -> dict[str, Tensor]:
-        return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        # Of a module that is cut among processes, each averages its own part.
+        return {n: t.to_local() if hasattr(t, "to_local") else t for n, t in tensors.items()}

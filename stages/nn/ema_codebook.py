@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from stages.nn.codebook import Codebook, Counts, Vectors, code_counts, kmeans_start, revival
 from stages.nn.codebook_options import CodebookOptions
-from stages.nn.processes import from_first_process, sum_over_processes
+from stages.nn.processes import StepSums, from_first_process
 
 __all__ = ["EMACodebook"]
 
@@ -59,6 +59,8 @@ class EMACodebook(nn.Module):
         self.register_buffer("entries", F.normalize(entries, dim=1) if unit else entries)
         self.register_buffer("cluster_size", torch.ones(options.num_codes))
         self.register_buffer("vector_sums", self.entries.clone())
+        self._step = StepSums()
+        self._piece_counts: Tensor | None = None
         self._recent: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
@@ -68,20 +70,43 @@ class EMACodebook(nn.Module):
         codes: Int[Tensor, "..."],
         distances: Float[Tensor, " vectors"],
     ) -> None:
-        """Let the entries follow the vectors that chose them.
+        """Take note of vectors that the entries are to follow when the step is over.
 
         Args:
-            vectors: Of one step.
+            vectors: Of one piece of the step.
             codes: What they chose, in the same order.
             distances: Their squared distances to what they chose.
         """
-        counts = sum_over_processes(code_counts(codes, len(self.entries)))
+        counts = code_counts(codes, len(self.entries))
         sums = torch.zeros_like(self.vector_sums).index_add_(0, codes.flatten(), vectors)
+        self._step.add(counts, sums)
+        self._piece_counts = counts
+        # Of the first process this is the first piece of the step, whatever the others have.
+        if self._recent is None:
+            self._recent = vectors, distances
+
+    @property
+    def use(self) -> Float[Tensor, " codes"]:
+        """N; while a piece passes, as it would be if the step had no other."""
+        if self._piece_counts is None:
+            return self.cluster_size
+        counts = self._piece_counts.to(self.cluster_size.dtype)
+        return self.cluster_size.lerp(counts, 1 - self.options.decay)
+
+    @torch.no_grad()
+    def end_step(self, generator: torch.Generator) -> None:
+        """Let the entries follow the vectors of the step; move those out of use."""
+        taken, recent = self._step.take(), self._recent
+        self._piece_counts = self._recent = None
+        if taken is None or recent is None:
+            return
+        counts, sums = taken
         pull = 1 - self.options.decay
         self.cluster_size.lerp_(counts.to(self.cluster_size.dtype), pull)
-        self.vector_sums.lerp_(sum_over_processes(sums), pull)
+        self.vector_sums.lerp_(sums, pull)
         self.entries.copy_(self._directions() if self.unit else self._means())
-        self._recent = vectors, distances
+        if self.options.revive_below:
+            self._revive(*recent, generator)
 
     def _means(self) -> Codebook:
         total = self.cluster_size.sum()
@@ -119,14 +144,13 @@ class EMACodebook(nn.Module):
         self.cluster_size.copy_(from_first_process(counts))
         self.vector_sums.copy_(self.entries * self.cluster_size[:, None])
 
-    @torch.no_grad()
-    def revive(self, generator: torch.Generator) -> None:
-        """Move entries out of use, with their averages, onto vectors of the last step."""
-        if self._recent is None or self.options.revive_below == 0:
-            return
+    def _revive(
+        self, recent: Vectors, distances: Float[Tensor, " vectors"], generator: torch.Generator
+    ) -> None:
+        """Move entries out of use, with their averages, onto vectors of the step's first piece."""
         uniform = self.cluster_size.mean()
         dead = self.cluster_size < self.options.revive_below * uniform
-        moved, vectors = revival(dead, *self._recent, generator)
+        moved, vectors = revival(dead, recent, distances, generator)
         # N of a uniformly used entry: time to be chosen before it is judged again.
         entries = torch.where(moved[:, None], from_first_process(vectors), self.entries)
         self.cluster_size.copy_(torch.where(moved, uniform, self.cluster_size))
@@ -134,4 +158,3 @@ class EMACodebook(nn.Module):
             torch.where(moved[:, None], entries * self.cluster_size[:, None], self.vector_sums)
         )
         self.entries.copy_(entries)
-        self._recent = None

@@ -18,6 +18,8 @@ stays in nats: divided, it would no longer weigh against the KL, whose gradient 
 evidence lower bound asks; and the optimiser divides by its own moments anyway.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 
 from stages.core.shapes import Features, Nats
 from stages.nn.convolution import AFTER_SILU, LINEAR, convolution, start_weights
-from stages.nn.processes import mean_over_processes
+from stages.nn.processes import mean_over_pieces
 
 __all__ = ["LearnedBaseline", "score_function_loss"]
 
@@ -73,13 +75,14 @@ class LearnedBaseline(nn.Module):
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("variance", torch.ones(()))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        self._costs: list[Tensor] = []
 
     def forward(self, features: Features, cost: Nats) -> tuple[Nats, Float[Tensor, ""]]:
         """What was not expected of the cost, and how badly the network expects.
 
         The signal is taken against what earlier batches taught: a baseline that has seen this
         draw would bend the gradient. Of a first batch nothing was expected, and it gives none.
-        In training the moments follow afterwards.
+        In training the moments follow when the step is over.
 
         Args:
             features: One grid per image.
@@ -93,20 +96,40 @@ class LearnedBaseline(nn.Module):
         hidden = F.silu(self.hidden(features.detach()))
         # The mean over cells, as the cost is a sum over places.
         predicted = self.out(hidden.mean(dim=(2, 3))).squeeze(1)
-        expected = self.mean + self._std() * predicted.detach()
+        expected = self.mean + _std(self.variance) * predicted.detach()
         signal = torch.where(self.batches > 0, cost - expected, torch.zeros_like(cost))
+        mean, std = self.mean, _std(self.variance)
         if self.training:
-            self._follow(cost)
-        return signal, F.mse_loss(predicted, (cost - self.mean) / self._std())
-
-    def _std(self) -> Float[Tensor, ""]:
-        return self.variance.sqrt().clamp_min(_SMALLEST_STD)
+            self._costs.append(cost)
+            # As if the step had no other piece: the network need not wait for the others.
+            mean, variance = self._followed(cost.mean(), lambda m: (cost - m).square().mean())
+            std = _std(variance)
+        return signal, F.mse_loss(predicted, (cost - mean) / std)
 
     @torch.no_grad()
-    def _follow(self, cost: Nats) -> None:
+    def after_step(self) -> None:
+        """Let the moments follow the costs of the step."""
+        if not self._costs:
+            return
+        costs = list(self._costs)
+        self._costs.clear()
+        mean, variance = self._followed(
+            mean_over_pieces([cost.mean() for cost in costs]),
+            lambda m: mean_over_pieces([(cost - m).square().mean() for cost in costs]),
+        )
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)
         self.batches += 1
+
+    def _followed(
+        self, mean: Tensor, spread_around: Callable[[Tensor], Tensor]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """The moments after one more batch of this mean, and of a spread around the new mean."""
         # Until 1 / (1 - decay) batches are seen, the plain mean of them.
-        pull = (1 / self.batches).clamp_min(1 - self.decay)
-        self.mean.lerp_(mean_over_processes(cost.mean()), pull)
-        spread = (cost - self.mean).square().mean()
-        self.variance.lerp_(mean_over_processes(spread), pull)
+        pull = (1 / (self.batches + 1)).clamp_min(1 - self.decay)
+        moved = self.mean.lerp(mean, pull)
+        return moved, self.variance.lerp(spread_around(moved), pull)
+
+
+def _std(variance: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    return variance.sqrt().clamp_min(_SMALLEST_STD)

@@ -2,9 +2,12 @@
 
 Files are named SPLIT-00003-of-00008.parquet, compressed with zstd, and cut into row groups that fit
 in memory whatever a row weighs. Equal rows give equal bytes: where a row group ends depends on
-the format alone, and Parquet as written here keeps no time and no host.
+the format alone, and Parquet as written here keeps no time and no host. A file appears whole or not
+at all, and one that is there is not written again: so several processes can share the files of a
+split, and those of one that was lost alone are made again.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,8 +30,10 @@ def write_split(
     num_rows: int,
     rows_per_shard: int,
     read: Callable[[int, int], Rows],
+    *,
+    share: tuple[int, int] = (0, 1),
 ) -> list[str]:
-    """Write all rows of a split.
+    """Write the rows of a split, as far as they are not there yet.
 
     Args:
         folder: Where the files go.
@@ -37,16 +42,23 @@ def write_split(
         num_rows: Rows in the split; none at all still gives one (empty) file.
         rows_per_shard: Rows in each file but the last.
         read: Gives rows [start, stop) in the types of `column_types`.
+        share: (which, of how many): of so many processes, each writes its files alone.
 
     Returns:
-        Names of the files, in row order.
+        Names of all files, in row order.
     """
     num_shards = max(1, -(-num_rows // rows_per_shard))
     names = [f"{split}-{k:05d}-of-{num_shards:05d}.parquet" for k in range(num_shards)]
-    for shard, name in enumerate(names):
-        start = shard * rows_per_shard
-        stop = min(start + rows_per_shard, num_rows)
-        _write_shard(folder / name, header, start, stop, read)
+    which, of = share
+    for shard, name in list(enumerate(names))[which::of]:
+        if not (folder / name).exists():
+            start = shard * rows_per_shard
+            stop = min(start + rows_per_shard, num_rows)
+            building = folder / f"{name}.building"
+            _write_shard(building, header, start, stop, read)
+            with building.open("rb") as file:
+                os.fsync(file.fileno())
+            building.replace(folder / name)
     return names
 
 

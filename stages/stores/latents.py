@@ -26,9 +26,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stages.bottlenecks.base import LatentSpec
-from stages.core.artifacts import Artifact, open_artifact
+from stages.core.artifacts import Artifact, open_artifact, open_remote_artifact
 from stages.core.errors import ArtifactError
 from stages.core.journal import project_root
+from stages.core.remote_files import is_url, open_cache
 from stages.core.shapes import Codes, Labels
 from stages.nn.posteriors import FactorizedPosterior, Family, family_of
 from stages.stores.latent_format import LatentHeader, Rows, column_types, parse_header
@@ -275,20 +276,26 @@ class LatentDataset:
 
 
 def open_latents(
-    path: Path, in_memory_bytes: int = IN_MEMORY_BYTES, scratch: Path | None = None
+    path: Path | str, in_memory_bytes: int = IN_MEMORY_BYTES, scratch: Path | None = None
 ) -> LatentDataset:
     """Open a latent data set.
 
     Args:
-        path: Folder written by the stage encode, or a copy of it.
+        path: Folder written by the stage encode, or a copy of it; or the URL of a copy in a store
+            that fsspec reaches (`s3://bucket/latents`), whose files come by a bounded cache.
         in_memory_bytes: A split larger than this is decoded to disk and memory-mapped.
         scratch: Where; by default `.work/latents` of the project.
 
     Raises:
         ArtifactError: If it is missing, truncated, or of another or a newer format.
+        DataError: If a store cannot be reached.
     """
     if scratch is None:
         scratch = project_root() / ".work" / "latents"
+    if is_url(str(path)):
+        artifact = open_remote_artifact(str(path), "latents", open_cache())
+        return LatentDataset(artifact, in_memory_bytes, scratch)
+    path = Path(path)
     if path.exists() and not path.is_dir():
         raise ArtifactError(f"{path}: must be a folder of latents, is a file")
     return LatentDataset(open_artifact(path, "latents"), in_memory_bytes, scratch)

@@ -17,6 +17,7 @@ from stages.core.intensities import from_pixels
 from stages.core.randomness import torch_stream
 from stages.core.shapes import Images, Labels
 from stages.nn.codebook import code_counts, code_figures
+from stages.nn.processes import StepSums
 from stages.stores.prepared import PreparedSplit
 from stages.training.appearance import Appearance
 from stages.training.collapse import CollapseMonitor
@@ -66,6 +67,7 @@ class AutoencoderTask(Task):
         self.num_examples = len(train.images)
         self.code_counts = torch.zeros(autoencoder.spec.num_codes, dtype=torch.int64)
         self.images_counted = 0
+        self.step_codes = StepSums()
         self.appearance = appearance or Appearance()
 
     def batch(self, rows: np.ndarray, device: torch.device) -> ImageBatch:
@@ -87,8 +89,8 @@ class AutoencoderTask(Task):
         done = torch.tensor(float(step), device=images.device)
         result = module(images, batch.labels, generator, done)
         if result.codes is not None:
-            self.code_counts += code_counts(result.codes, len(self.code_counts)).cpu()
-            self.images_counted += len(images)
+            counts = code_counts(result.codes, len(self.code_counts)).cpu()
+            self.step_codes.add(counts, torch.tensor(len(images)))
         added, looks = self.appearance.loss(images, result.reconstructions, result.distortion, step)
         figures = {
             **looks,
@@ -103,7 +105,14 @@ class AutoencoderTask(Task):
     def after_step(self, generator: torch.Generator) -> dict[str, float]:
         """Let the bottleneck mend itself; report code usage at the end of an epoch."""
         self.module.after_step(generator)
-        if len(self.code_counts) == 0 or self.images_counted < self.num_examples:
+        self.module.likelihood.after_step()
+        taken = self.step_codes.take()
+        if taken is None:
+            return {}
+        counts, images = taken
+        self.code_counts += counts
+        self.images_counted += int(images)
+        if self.images_counted < self.num_examples:
             return {}
         figures = {f"epoch_{k}": v for k, v in code_figures(self.code_counts).items()}
         self.code_counts.zero_()

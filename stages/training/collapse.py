@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from stages.core.errors import CollapseError
+from stages.core.ranks import is_first_process
 from stages.core.sections import Section
 
 __all__ = ["CollapseMonitor", "CollapseOptions"]
@@ -134,7 +135,8 @@ class CollapseMonitor:
         self._tag("collapse", f"{word}: {what} at step {step}")
         if level == 2 and self.options.stop:
             raise CollapseError(f"{message}. The stage stops because collapse.stop is true")
-        print(message, file=sys.stderr)
+        if is_first_process():
+            print(message, file=sys.stderr)
 
     def state(self) -> dict[str, Tensor]:
         """All validations so far."""

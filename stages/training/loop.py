@@ -3,28 +3,37 @@
 Everything random in step t is a function of (seed, t): the rows of the batch, the noise, dropout.
 So the state of a training is its step, weights, optimiser moments and averages; nothing else has
 to be saved, and twice half a run is bit for bit one whole run.
+
+Several processes share the pieces of every batch (`stages.training.pieces`). They agree on every
+number that decides anything, the wish to stop among them: it travels with the figures of a step,
+so a signal to one of them ends all after the same step, with a checkpoint that any number goes on
+from.
 """
 
 import math
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from stages.core.devices import autocast, resolve_precision
+from stages.core.devices import resolve_precision
 from stages.core.errors import DivergenceError
 from stages.core.progress import progress
-from stages.core.randomness import permutation, seed_everything, torch_stream
+from stages.core.randomness import seed_everything, torch_stream
+from stages.core.ranks import barrier, from_first, world
 from stages.core.stage import Run
 from stages.nn.ema import WeightAverage
+from stages.nn.processes import sum_over_processes
 from stages.training.checkpoint import read_checkpoint, write_checkpoint
 from stages.training.optimization import learning_rate, make_optimizer
 from stages.training.options import TrainingOptions
+from stages.training.order import BatchOrder
+from stages.training.pieces import PieceLoss, own_pieces
+from stages.training.sharing import make_sharing
 from stages.training.task import Task
 
 __all__ = ["Fitted", "fit"]
@@ -63,7 +72,13 @@ class _State:
 
 
 def fit(
-    task: Task, options: TrainingOptions, run: Run, *, seed: int, device: torch.device
+    task: Task,
+    options: TrainingOptions,
+    run: Run,
+    *,
+    seed: int,
+    device: torch.device,
+    strategy: Literal["ddp", "fsdp"] = "ddp",
 ) -> Fitted:
     """Train `task.module`, going on from the run's last checkpoint if there is one.
 
@@ -73,62 +88,79 @@ def fit(
         run: Where to keep checkpoints and record curves; its stop event is obeyed.
         seed: Root of every random stream of the training.
         device: Where to compute.
+        strategy: How several processes share the work.
 
     Raises:
         DivergenceError: If loss or gradient is not finite, naming step and last checkpoint.
-        Interrupted: After a checkpoint, if the run was asked to stop.
+        Interrupted: After a checkpoint, if the run was asked to stop, in whichever process.
     """
-    return _Training(task, options, run, seed, device).run_to_end()
+    return _Training(task, options, run, seed, device, strategy).run_to_end()
 
 
 class _Training:
     def __init__(
-        self, task: Task, options: TrainingOptions, run: Run, seed: int, device: torch.device
+        self,
+        task: Task,
+        options: TrainingOptions,
+        run: Run,
+        seed: int,
+        device: torch.device,
+        strategy: Literal["ddp", "fsdp"] = "ddp",
     ) -> None:
         self.task, self.options, self.run, self.seed, self.device = task, options, run, seed, device
         layout = torch.channels_last if options.channels_last else torch.preserve_format
         task.module.to(device=device, memory_format=layout)
-        self.optimizer = make_optimizer(task.module, options)
-        self.average = WeightAverage(task.module, options.ema_decay)
-        self.dtype = resolve_precision(options.precision, device)
+        self.sharing = make_sharing(strategy, device)
         self.state = _State()
         self.recent: dict[str, list[Tensor]] = defaultdict(list)
         self.shown: dict[str, float] = {}
         self.checkpoint_time = time.monotonic()
-        self._order: tuple[int, np.ndarray] | None = None
+        self.agreed = (False, False)
+        saved = from_first(read_checkpoint(run.work) if run.is_first else None)
+        if saved is None:
+            task.start(device, torch_stream(seed, "start", device=device))
+        self.average = WeightAverage(task.module, options.ema_decay)
+        self.sharing.split(task.module, self.average.module)
+        self.optimizer = make_optimizer(task.module, options)
+        if saved is not None:
+            self._go_on_from(saved)
+        # Wrapped and compiled after loading: the wrapper shares the module's weights.
+        self.losses = self.sharing.wrap(
+            PieceLoss(
+                task,
+                BatchOrder(task.num_examples, options.batch_size, seed),
+                options.pieces,
+                seed=seed,
+                device=device,
+                dtype=resolve_precision(options.precision, device),
+                compile=options.compile,
+            )
+        )
 
     def run_to_end(self) -> Fitted:
-        if not self._resume():
-            self.task.start(self.device, torch_stream(self.seed, "start", device=self.device))
-            self.average = WeightAverage(self.task.module, self.options.ema_decay)
-        # Compiled after loading: the wrapper shares the module's weights.
-        module = torch.compile(self.task.module) if self.options.compile else self.task.module
         steps = self.options.steps
         with progress(steps, self.state.step, "step", self.run.stage) as bar:
             while self.state.step < steps and not self._is_exhausted():
-                self._train_step(module)
+                self._train_step()
                 bar.advance(1, **self.shown)
                 if self.state.step % self.options.validate_every == 0 or self.state.step == steps:
                     self._validate()
                 self._checkpoint_if_due()
         return self._finish()
 
-    def _train_step(self, module: nn.Module) -> None:
+    def _train_step(self) -> None:
         step, options = self.state.step, self.options
-        seed_everything(self.seed, "step", step)
-        generator = torch_stream(self.seed, "batch noise", step, device=self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, options)
         self.task.module.train()
-        batch = self.task.batch(self._rows(step), self.device)
-        with autocast(self.dtype, self.device):
-            loss, figures = self.task.loss(module, batch, generator, step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), options.gradient_clip)
+        figures = self._pass_pieces(step)
+        norm = self.sharing.whole(
+            nn.utils.clip_grad_norm_(self.task.module.parameters(), options.gradient_clip)
+        )
         # A non-finite norm is caught before the step: the weights at hand stay usable.
-        if not torch.isfinite(norm + loss.detach()):
-            raise DivergenceError(self._divergence(step, loss.item(), norm.item()))
+        if not torch.isfinite(norm + figures["loss"].to(norm.device)):
+            raise DivergenceError(self._divergence(step, figures["loss"].item(), norm.item()))
         if self._is_skipped(norm.item()):
             self.state.skipped_steps += 1
             self.state.skipped_in_a_row += 1
@@ -140,36 +172,48 @@ class _Training:
             torch_stream(self.seed, "after step", step, device=self.device)
         )
         self.average.update(self.task.module, self.state.step)
+        loss = figures.pop("loss")
         for name, value in {"loss": loss, "gradient_norm": norm, **figures}.items():
-            self.recent[name].append(value.detach())
+            self.recent[name].append(value)
         if self.state.step % LOG_EVERY == 0 or self.state.step == options.steps or extra:
             self._log(extra)
+
+    def _pass_pieces(self, step: int) -> dict[str, Tensor]:
+        """Leave the gradient of the step's loss; its figures, the loss among them."""
+        pieces = self.options.pieces
+        mine = own_pieces(pieces)
+        seen: list[dict[str, Tensor]] = []
+        for piece in mine:
+            with self.sharing.gradients_wait(piece != mine[-1]):
+                loss, figures = self.losses(step, piece)
+                self.sharing.backward(loss, pieces)
+            seen.append({"loss": loss.detach(), **figures})
+        own = {name: sum(figures[name] for figures in seen) / pieces for name in seen[0]}
+        return self._of_all_processes(own)
+
+    def _of_all_processes(self, figures: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The sums of figures over processes; the wishes to stop and to save travel with them."""
+        if world()[1] == 1:
+            return figures
+        numbers = [value.double().to(self.device) for value in figures.values()]
+        wishes = torch.tensor(self._wishes(), dtype=torch.float64, device=self.device)
+        total = sum_over_processes(torch.cat([torch.stack(numbers), wishes]))
+        self.agreed = (total[-2].item() > 0, total[-1].item() > 0)
+        return {
+            name: number.to(value.dtype)
+            for (name, value), number in zip(figures.items(), total, strict=False)
+        }
+
+    def _wishes(self) -> tuple[bool, bool]:
+        """Whether this process wants to stop, and whether a checkpoint is due by its clock."""
+        due = time.monotonic() - self.checkpoint_time >= self.options.checkpoint_seconds
+        return self.run.stop.is_set(), due and self.run.is_first
 
     def _is_skipped(self, norm: float) -> bool:
         options, state = self.options, self.state
         too_steep = 0 < options.skip_above_norm < norm
         warm = state.step >= options.warmup_steps
         return too_steep and warm and state.skipped_in_a_row < SKIPS_IN_A_ROW
-
-    def _rows(self, step: int) -> np.ndarray:
-        """Rows of the step's batch: consecutive pieces of one shuffled order per epoch.
-
-        The last, short piece of an epoch is completed from the order of the next.
-        """
-        count, size = self.task.num_examples, self.options.batch_size
-        places = np.arange(step * size, (step + 1) * size)
-        epochs = places // count
-        rows = np.empty(size, dtype=np.int64)
-        for epoch in np.unique(epochs):
-            chosen = epochs == epoch
-            rows[chosen] = self._epoch_order(int(epoch))[places[chosen] % count]
-        return rows
-
-    def _epoch_order(self, epoch: int) -> np.ndarray:
-        if self._order is None or self._order[0] != epoch:
-            order = permutation(self.task.num_examples, self.seed, "epoch", epoch)
-            self._order = (epoch, order)
-        return self._order[1]
 
     def _log(self, extra: dict[str, float]) -> None:
         row = {name: torch.stack(values).mean().item() for name, values in self.recent.items()}
@@ -205,7 +249,7 @@ class _Training:
             if self.options.patience:
                 self.state.best_weights = {
                     name: tensor.detach().cpu().clone()
-                    for name, tensor in module.state_dict().items()
+                    for name, tensor in self.sharing.whole(module.state_dict()).items()
                 }
         else:
             self.state.stale_validations += 1
@@ -226,40 +270,42 @@ class _Training:
         )
 
     def _checkpoint_if_due(self) -> None:
-        stopping = self.run.stop.is_set()
-        due = time.monotonic() - self.checkpoint_time >= self.options.checkpoint_seconds
-        if stopping or due:
-            self._checkpoint()
+        stopping, due = self._wishes() if world()[1] == 1 else self.agreed
+        if not (stopping or due):
+            return
+        self._checkpoint()
+        if stopping:
+            # So that no process ends, and the launcher the others, before all is saved.
+            barrier()
+            self.run.stop.set()
             self.run.raise_if_stopped()
 
     def _checkpoint(self) -> None:
+        whole = self.sharing.whole
         state: dict[str, Any] = {
-            "module": self.task.module.state_dict(),
-            "average": self.average.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "module": whole(self.task.module.state_dict()),
+            "average": whole(self.average.module.state_dict()),
+            "optimizer": whole(self.optimizer.state_dict()),
             "recent": dict(self.recent),
             "task": self.task.state(),
             "state": vars(self.state),
         }
-        write_checkpoint(self.run.work, state)
+        if self.run.is_first:
+            write_checkpoint(self.run.work, state)
         self.checkpoint_time = time.monotonic()
 
-    def _resume(self) -> bool:
-        saved = read_checkpoint(self.run.work)
-        if saved is None:
-            return False
-        self.task.module.load_state_dict(saved["module"])
-        self.average.module.load_state_dict(saved["average"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.recent = defaultdict(list, saved["recent"])
+    def _go_on_from(self, saved: dict[str, Any]) -> None:
+        modules = {self.task.module: saved["module"], self.average.module: saved["average"]}
+        self.sharing.load(modules, saved["optimizer"], self.optimizer)
+        for name, values in saved["recent"].items():
+            self.recent[name] = [value.to(self.device) for value in values]
         self.state = _State(**saved["state"])
         self.task.load_state(saved["task"])
-        return True
 
     def _finish(self) -> Fitted:
         # The last step is safe before anything else can fail (writing outputs, a full disk).
         self._checkpoint()
-        module = self._judged_module()
+        module = self.sharing.result(self._judged_module())
         best = self.state.step
         if self.state.best_weights:
             module.load_state_dict(self.state.best_weights)

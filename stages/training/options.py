@@ -16,7 +16,11 @@ class TrainingOptions(Section):
     steps: int = Field(gt=0)
     """Optimiser steps; early stopping may end before."""
     batch_size: int = Field(gt=0)
-    """Images per step."""
+    """Images per step, over all processes."""
+    pieces: int = Field(gt=0)
+    """Parts of equal size into which every batch is cut; processes (`compute`) share them, so there
+    must be as many at least. One process computes them one after another, in less memory. Every
+    piece draws from its own stream. 1: the stage stays in one process."""
     learning_rate: float = Field(gt=0)
     """AdamW's peak learning rate."""
     final_learning_rate: float = Field(ge=0)
@@ -57,6 +61,11 @@ class TrainingOptions(Section):
             )
         if self.final_learning_rate > self.learning_rate:
             raise ValueError("final_learning_rate must not exceed learning_rate")
+        if self.batch_size % self.pieces:
+            raise ValueError(
+                f"batch_size must be a multiple of pieces; got {self.batch_size} images in "
+                f"{self.pieces} pieces"
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError("betas must lie in [0, 1)")
         return self

@@ -24,6 +24,7 @@ IMAGE = ImageShape(channels=2, height=9, width=14)
 TRAINING = {
     "steps": 60,
     "batch_size": 24,
+    "pieces": 1,
     "learning_rate": 1e-2,
     "final_learning_rate": 0.0,
     "warmup_steps": 5,

@@ -189,14 +189,18 @@ def test_codes_in_use_stay_where_they_are(kind):
     bottleneck(bottleneck.decode(torch.arange(12).view(2, 2, 3) % 7).detach())
     before = entries(bottleneck).clone()
     bottleneck.after_step(stream())
-    assert torch.equal(entries(bottleneck), before)
+    # Their vectors are the entries themselves, so averages stay, but for rounding and smoothing.
+    torch.testing.assert_close(entries(bottleneck), before, atol=1e-4, rtol=1e-4)
 
 
 @plain
 def test_zero_asks_for_no_revival(kind):
     bottleneck = without_projections(example(kind, decay=0.0, revive_below=0.0))
     put_out_of_reach(bottleneck)
-    bottleneck(grid_of(torch.randn(12, 5)))
-    before = entries(bottleneck).clone()
+    features = grid_of(torch.randn(12, 5, generator=stream()))
+    dead = torch.bincount(bottleneck(features).codes.flatten(), minlength=7) == 0
+    assert dead.sum() >= 3
     bottleneck.after_step(stream())
-    assert torch.equal(entries(bottleneck), before)
+    seen = features.permute(0, 2, 3, 1).reshape(12, 5)
+    for entry in entries(bottleneck)[dead]:
+        assert (seen - entry).abs().max(dim=1).values.min() > 1e-3

@@ -110,6 +110,7 @@ def test_codebooks_follow_the_residuals_that_chose_them(shared):
     bottleneck, features = stack(shared=shared, decay=0.0, revive_below=0.0), some_features(2)
     before = [codebook.entries.clone() for codebook in bottleneck.codebooks]
     codes = bottleneck(features).codes[:, 0].view(2, 4, 2, 3)
+    bottleneck.after_step(stream())
     mine = [[] for _ in before]
     for image in range(2):
         for row in range(2):

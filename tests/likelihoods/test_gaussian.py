@@ -47,6 +47,7 @@ def test_optimal_uses_the_training_error_outside_training():
     images = torch.zeros(5, *IMAGE)
     for _ in range(200):
         likelihood.log_prob(images, images + 0.2)
+        likelihood.after_step()
     likelihood.eval()
     assert likelihood.sigma.item() == pytest.approx(0.2, rel=1e-4)
     before = likelihood.sigma.clone()

@@ -42,6 +42,10 @@ def follow(book, vectors):
     return codes.tolist()
 
 
+def end_step(book, seed=0):
+    book.end_step(stream(seed))
+
+
 def put_out_of_reach(book):
     """All entries but the first where no vector chooses them."""
     if book.unit:
@@ -52,12 +56,13 @@ def put_out_of_reach(book):
 
 @either
 def test_averages_are_those_of_a_slow_loop(unit):
-    book = codebook(unit)
+    book = codebook(unit, revive_below=0.0)
     sizes = book.cluster_size.double().tolist()
     sums = book.vector_sums.double().clone()
     for step in range(4):
         vectors = some_vectors(unit, seed=step)
         codes = follow(book, vectors)
+        end_step(book)
         for code in range(7):
             mine = [vectors[i].double() for i in range(12) if codes[i] == code]
             sizes[code] = 0.9 * sizes[code] + 0.1 * len(mine)
@@ -73,7 +78,7 @@ def test_entries_stay_on_the_sphere():
     book = codebook(unit=True)
     for step in range(30):
         follow(book, some_vectors(True, seed=step))
-        book.revive(stream(step))
+        end_step(book, step)
         torch.testing.assert_close(book.entries.norm(dim=1), torch.ones(7))
 
 
@@ -82,6 +87,7 @@ def test_an_entry_that_was_forgotten_stays_on_the_sphere():
     put_out_of_reach(book)
     kept = book.entries[1].clone()
     follow(book, book.entries[:1].repeat(4, 1))
+    end_step(book)
     assert book.vector_sums[1].norm() == 0
     assert torch.equal(book.entries[1], kept)
 
@@ -101,11 +107,11 @@ def test_a_start_serves_the_vectors_and_sets_the_averages_to_match(unit):
 def test_dead_entries_move_onto_recent_vectors_with_their_averages(unit):
     book, vectors = codebook(unit, decay=0.0, revive_below=0.5), some_vectors(unit)
     put_out_of_reach(book)
-    follow(book, vectors)
-    dead = book.cluster_size < 0.5 * 12 / 7
+    codes = follow(book, vectors)
+    dead = torch.bincount(torch.tensor(codes), minlength=7) < 0.5 * 12 / 7
     # Of opposite directions on the sphere, some vectors choose the second.
     assert 3 <= dead.sum() <= 6
-    book.revive(stream())
+    end_step(book)
     moved = book.entries[dead]
     assert all((vectors == entry).all(dim=1).any() for entry in moved)
     assert len(moved.unique(dim=0)) == dead.sum()
@@ -115,24 +121,37 @@ def test_dead_entries_move_onto_recent_vectors_with_their_averages(unit):
 
 
 @either
-def test_nothing_is_revived_twice_nor_without_a_step(unit):
+def test_nothing_moves_without_a_step(unit):
     book = codebook(unit, decay=0.0, revive_below=0.5)
     before = book.entries.clone()
-    book.revive(stream())
+    end_step(book)
     assert torch.equal(book.entries, before)
     follow(book, some_vectors(unit))
-    book.revive(stream())
+    end_step(book)
     before = book.entries.clone()
     book.cluster_size.zero_()[0] = 12
-    book.revive(stream())
+    end_step(book)
     assert torch.equal(book.entries, before)
+
+
+@either
+def test_a_step_in_pieces_is_the_step_as_a_whole(unit):
+    whole, cut = (codebook(unit, revive_below=0.0) for _ in range(2))
+    for step in range(3):
+        vectors = some_vectors(unit, seed=step)
+        follow(whole, vectors)
+        for piece in vectors.split(4):
+            follow(cut, piece)
+        end_step(whole)
+        end_step(cut)
+    torch.testing.assert_close(cut.entries, whole.entries)
+    torch.testing.assert_close(cut.cluster_size, whole.cluster_size)
 
 
 @either
 def test_zero_asks_for_no_revival(unit):
     book = codebook(unit, decay=0.0, revive_below=0.0)
     put_out_of_reach(book)
-    follow(book, some_vectors(unit))
-    before = book.entries.clone()
-    book.revive(stream())
-    assert torch.equal(book.entries, before)
+    follow(book, book.entries[:1].repeat(4, 1))
+    end_step(book)
+    assert (book.cluster_size[1:] == 0).all()

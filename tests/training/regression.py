@@ -16,6 +16,7 @@ from stages.training.task import Task, Validation
 OPTIONS = {
     "steps": 60,
     "batch_size": 7,
+    "pieces": 1,
     "learning_rate": 1e-2,
     "final_learning_rate": 1e-4,
     "warmup_steps": 5,

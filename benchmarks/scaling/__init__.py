@@ -1,0 +1,1 @@
+"""How fast a training becomes with more processes, and what large ones would take."""
