@@ -17,7 +17,7 @@ import pytest
 from tests.line.repository import Repository, make_repository
 from tests.pipelines.trivial_line import MARK, QUIET, living
 
-PATIENCE = 900.0
+PATIENCE = 1500.0
 SWEEP = """
 # Three priors, of which the last is hopeless
 # python -m pipelines sweep small
