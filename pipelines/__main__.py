@@ -18,7 +18,6 @@ Exit status: 0 done; 1 a mistake to mend, told in one message; 75 interrupted, r
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -217,9 +216,8 @@ def _sweep(options: argparse.Namespace) -> int:
 
     result = sweep(config)
     print(result.table, end="")
-    values = " ".join(f"--set {name}={json.dumps(value)}" for name, value in result.values.items())
     places = {
-        "best": f"{result.best}: python -m pipelines run {values}" if result.best else None,
+        "best": f"{result.best}; to take it over: {result.take_over}" if result.best else None,
         "table and picture": ", ".join(result.files),
         "MLflow": result.record_url,
         "DVC": "dvc exp show",

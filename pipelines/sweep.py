@@ -14,10 +14,11 @@ and as experiments in `dvc exp show`. The winner is taken over by hand: its valu
 and the line restores all of it from the cache.
 """
 
+import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
@@ -59,8 +60,8 @@ class SweepResult(BaseModel):
     """Of all branches, Markdown."""
     best: str | None
     """Name of the best branch."""
-    values: dict[str, Any]
-    """Its values."""
+    take_over: str | None
+    """The command that makes the workspace what the best branch is, out of the cache."""
     files: list[str]
     record_url: str | None
     """The run in MLflow."""
@@ -164,10 +165,20 @@ def _result(
     return SweepResult(
         table=table,
         best=best.experiment if best else None,
-        values=best.values if best else {},
+        take_over=_take_over(prepared, best) if best else None,
         files=[str(path.relative_to(prepared.root)) for path in files],
         record_url=record.url,
     )
+
+
+def _take_over(prepared: PreparedSweep, best: BranchOutcome) -> str:
+    values = {**prepared.under_all, **best.values}
+    preset = ["--preset", prepared.sweep.preset] if prepared.sweep.preset else []
+    given = [
+        word for name, value in values.items() for word in ("--set", f"{name}={json.dumps(value)}")
+    ]
+    stages = ["--stages", *prepared.sweep.stages] if prepared.sweep.stages else []
+    return shlex.join(["python", "-m", "pipelines", "run", *preset, *given, *stages])
 
 
 def _metrics(prepared: PreparedSweep, outcomes: list[BranchOutcome]) -> dict[str, float]:

@@ -181,6 +181,7 @@ class BranchLine:
                 restore=True,
             )
         except Pruned as why:
+            self._deliver_left(branch, log)
             record.stage_pruned(stage, str(why))
             raise
         for each in stages_with_upstream(dict(self._place.graph), [stage]):
@@ -246,13 +247,16 @@ class BranchLine:
         """
         assert self._branch is not None
         self.figures = self._figures()
-        if journal_folders(self.folder):
-            # Of attempts that were killed; what they had logged belongs to the same runs.
-            with suppress(BranchFailed):
-                self._branch.python("stages.upload_history", log=log)
+        self._deliver_left(self._branch, log)
         save_experiment(self._branch, self.planned.name, list(self.planned.keys), log)
         self.finish("FINISHED")
         shutil.rmtree(self.folder / "data", ignore_errors=True)
+
+    def _deliver_left(self, branch: Branch, log: Callable[[str], None]) -> None:
+        """What stages had logged that were stopped before all of it was sent."""
+        if journal_folders(self.folder):
+            with suppress(BranchFailed):
+                branch.python("stages.upload_history", log=log)
 
     def _figures(self) -> dict[str, float]:
         objective = self._place.sweep.objective

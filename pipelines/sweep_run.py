@@ -198,7 +198,10 @@ class SweepRun:
         how = "pruned" if state.name == "Pruned" else "failed"
         why = str(state.message if how == "pruned" else error)
         self._bad[line.planned.keys[line.at]] = (how, why)
-        line.finish("KILLED" if how == "pruned" else "FAILED")
+        if turn.is_last:
+            self._give_up(line.planned)
+        else:
+            line.finish("KILLED" if how == "pruned" else "FAILED")
 
     def _verdict(self, branch: PlannedBranch, stages: Sequence[str]) -> tuple[str, str] | None:
         keys = [branch.keys[stage] for stage in stages]

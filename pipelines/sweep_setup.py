@@ -29,6 +29,8 @@ class PreparedSweep:
     graph: Mapping[str, Sequence[str]]
     stages: list[str]
     """Those that run, in order."""
+    under_all: Mapping[str, Any]
+    """Single values under every branch."""
     base: str
     """Text of params.yaml under every branch."""
     parallel: int
@@ -110,6 +112,7 @@ def prepare_sweep(config: SweepConfig) -> PreparedSweep:
         described_stages(root),
         graph,
         stages,
+        under_all,
         base,
         config.parallel or sweep.parallel,
     )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pipelines.servers
-from benchmarks.orchestration.copies import PROJECT, SERVERS, Copy
+from benchmarks.orchestration.copies import SERVERS, Copy
 from pipelines.servers import mlflow_server, prefect_server, running
 from pipelines.stage_graph import stage_order
 
@@ -58,7 +58,6 @@ def serving(folder: Path) -> Iterator[None]:
         os.environ["PREFECT_API_URL"] = servers[0].environment["PREFECT_API_URL"]
         os.environ["MLFLOW_TRACKING_URI"] = servers[1].url
         os.environ[SERVERS] = ",".join(str(process.pid) for process in processes)
-        os.chdir(PROJECT)
         yield
 
 
