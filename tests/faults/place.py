@@ -1,6 +1,7 @@
 """A repository in which something goes wrong, and what must be true of it afterwards."""
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -78,7 +79,8 @@ class Place(Repository):
         env = {**self.environment, **environment}
         if fault is not None:
             order = json.dumps({"fired": str(self.fired), **fault})
-            env |= {"LATENTLINE_FAULT": order, "PYTHONPATH": str(INJECTED)}
+            path = os.pathsep.join(filter(None, (str(INJECTED), env["PYTHONPATH"])))
+            env |= {"LATENTLINE_FAULT": order, "PYTHONPATH": path}
             self.fired.unlink(missing_ok=True)
         with self.log.open("wb") as log:
             return start_session(

@@ -1,7 +1,9 @@
 """What people do while the line runs: parameters edited, git left dirty or detached."""
 
+import signal
 import sqlite3
 
+import psutil
 import pytest
 
 from tests.faults.conftest import Undisturbed
@@ -16,10 +18,14 @@ def test_params_edited_in_a_stage(line: Place, undisturbed: Undisturbed, result)
     stage = "sample"
     line.forget(stage)
     before = (line.path / "params.yaml").read_text()
-    process = line.start("dvc", "repro", "--single-item", stage)
-    work = line.path / ".work" / stage
-    wait_until(lambda: [path for path in work.glob("*/kept/*")] or process.poll() is not None)
+    half = int(0.5 * undisturbed.took[f"stages.{stage}"]["events"])
+    # It stands still in the middle while somebody edits.
+    order = {"victim": f"stages.{stage}", "event": half, "signal": signal.SIGSTOP}
+    process = line.start("dvc", "repro", "--single-item", stage, fault=order)
+    wait_until(lambda: any(each.status() == psutil.STATUS_STOPPED for each in line.living()))
     line.change(sampling={"temperature": 0.5})
+    for each in line.living():
+        each.send_signal(signal.SIGCONT)
     assert process.wait(timeout=3000) != 0, line.said
     assert "edited while it ran: params.yaml: sampling" in line.said, line.said
     (line.path / "params.yaml").write_text(before)
