@@ -304,7 +304,7 @@ def test_processes_divide_the_work_and_a_lost_one_s_share_alone_is_redone(tmp_pa
     both = in_processes(2, encode_in, tmp_path / "two", prepared)
     assert both == [one // 2, one // 2]
     outcome = in_processes(2, encode_in, tmp_path / "lost", prepared, 3)
-    assert outcome[1] == "lost" and "Connection closed" in outcome[0]
+    assert outcome[1] == "lost" and "Error" in outcome[0], "the other cannot go on alone"
     kept = len(list((tmp_path / "lost/work/pieces").rglob("*.safetensors")))
     assert kept >= 3, "what both had finished is there"
     again = in_processes(2, encode_in, tmp_path / "lost", prepared)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.scaling.plan
 
-Networks are built on torch's `meta` device, where tensors have shapes and no numbers, and the
-operations of a pass are counted by torch's own counter: 2 for a multiplication and an addition.
+Networks are built of torch's fake tensors, which have shapes and no numbers, and the operations of
+a pass are counted by torch's own counter: 2 for a multiplication and an addition.
 A step of training is taken as three passes, as the backward pass is about two.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from stages.assembly.first_stage import FirstStageParams, build_first_stage
@@ -48,7 +49,7 @@ def count_first_stage(widths: list[int], image: ImageShape, num_codes: int) -> d
     raw["backbone"] |= {"widths": widths, "blocks": 2}
     raw["bottleneck"] |= {"num_codes": num_codes, "dim": 8}
     params = parse_params(FirstStageParams, raw, source="plan", strict=False)
-    with torch.device("meta"):
+    with FakeTensorMode():
         model = build_first_stage(params, image, num_classes=0).eval()
         images = torch.zeros(1, *image)
         with FlopCounterMode(display=False) as encoding:
@@ -69,7 +70,7 @@ def count_prior(layers: int, width: int, heads: int, grid: int, num_codes: int) 
     raw["prior"] |= {"layers": layers, "width": width, "num_heads": heads}
     params = parse_params(SecondStageParams, raw, source="plan", strict=False)
     spec = LatentSpec("codes", grid, grid, num_codes=num_codes)
-    with torch.device("meta"):
+    with FakeTensorMode():
         prior = build_second_stage(params, spec, num_classes=CLASSES).eval()
         codes = torch.zeros(1, grid, grid, dtype=torch.int64)
         labels = torch.zeros(1, dtype=torch.int64)

@@ -88,7 +88,6 @@ def launch(stage: str, compute: ComputeOptions, module: str, *arguments: str) ->
     address = os.environ["MASTER_ADDR"] if several else "127.0.0.1"
     port = os.environ["MASTER_PORT"] if several else "0"
     _choose_network_device(address, int(port) or 1)
-    os.environ[MARK] = "1"
     # Else every process would take all cores, and wait for the others' turns.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // compute.processes)))
@@ -107,12 +106,16 @@ def launch(stage: str, compute: ComputeOptions, module: str, *arguments: str) ->
             logs_specs=DefaultLogsSpecs(log_dir=folder),
             shutdown_timeout=STOPPING_SECONDS,
         )
+        os.environ[MARK] = "1"
         try:
             elastic_launch(config, sys.executable)("-m", module, *arguments)
         except SignalException:
             raise Interrupted(f"{stage}: stopped on request; run again to go on") from None
         except ChildFailedError as error:
             _raise_reason(stage, error)
+        finally:
+            # This process speaks for the others, and nobody for it.
+            del os.environ[MARK]
 
 
 def _choose_network_device(address: str, port: int) -> None:

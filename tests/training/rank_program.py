@@ -73,7 +73,7 @@ def train(case, folder, strategy=None):
     last = fitted.history.iloc[-1]
     figures = {"loss": "loss", "gradient_norm": "gradient_norm"}
     validations = fitted.history.filter(regex="^validation_").dropna().to_numpy().tolist()
-    weights = [float(p.double().sum()) for p in fitted.module.parameters()]
+    weights = [float(p.detach().double().sum()) for p in fitted.module.parameters()]
     result = {name: float(last[column]) for name, column in figures.items()}
     result |= {"validation": validations, "weights": weights}
     (folder / f"{case}.json").write_text(json.dumps(result))

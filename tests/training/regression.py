@@ -42,9 +42,16 @@ def options(**changes) -> TrainingOptions:
 class Regression(Task):
     """y = w x with dropout, input noise and a running count, so that any lost state shows."""
 
-    def __init__(self, stop_at: int | None = None, poison_at: int | None = None, pause: float = 0):
+    def __init__(
+        self,
+        stop_at: int | None = None,
+        poison_at: int | None = None,
+        pause: float = 0,
+        noise: float = 1.0,
+    ):
         torch.manual_seed(3)
-        self.module = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.noise = noise
+        self.module = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.3 * noise), nn.Linear(8, 1))
         generator = np.random.default_rng(0)
         self.x = generator.normal(size=(31, 5)).astype(np.float32)
         self.num_examples = len(self.x)
@@ -61,7 +68,7 @@ class Regression(Task):
     def loss(self, module, batch, generator, step):
         self.steps += 1
         time.sleep(self.pause)
-        noisy = batch + 0.1 * torch.randn(batch.shape, generator=generator)
+        noisy = batch + self.noise * 0.1 * torch.randn(batch.shape, generator=generator)
         loss = (module(noisy) - batch.sum(1, keepdim=True)).square().mean()
         if self.steps == self.poison_at:
             loss = loss * float("nan")

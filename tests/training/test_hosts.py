@@ -11,7 +11,7 @@ import pytest
 from tests.training.rank_program import train
 from tests.training.test_ranks import assert_close, finish, losses
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 PORT = 4440
 ADDRESSES = ("10.77.44.1", "10.77.44.2")
 

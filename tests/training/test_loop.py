@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -35,13 +36,32 @@ def assert_same_weights(first, second):
         assert torch.equal(tensor, second.module.state_dict()[name]), name
 
 
-def test_twice_half_is_one_whole_bit_for_bit(tmp_path):
-    whole = train(tmp_path / "whole")
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_twice_half_is_one_whole_bit_for_bit(pieces, tmp_path):
+    whole = train(tmp_path / "whole", pieces=pieces)
     for stop_at in (1, 23, 40):
         folder = tmp_path / str(stop_at)
         with pytest.raises(Interrupted, match="run again to go on"):
-            train(folder, Regression(stop_at=stop_at))
-        assert_same(whole, train(folder))
+            train(folder, Regression(stop_at=stop_at), pieces=pieces)
+        assert_same(whole, train(folder, pieces=pieces))
+
+
+def test_pieces_share_rows_and_differ_in_their_streams(tmp_path):
+    """Without randomness, the mean over pieces is the loss of the batch."""
+    histories = []
+    for pieces in (1, 3):
+        task = Regression(noise=0.0)
+        fitted = train(tmp_path / str(pieces), task, pieces=pieces, batch_size=6)
+        assert task.seen.sum() == 60 * 6
+        histories.append(fitted.history[["loss", "gradient_norm"]].dropna().to_numpy())
+    np.testing.assert_allclose(histories[0], histories[1], rtol=1e-4)
+    noisy = [train(tmp_path / f"noisy {n}", pieces=n, batch_size=6).history for n in (1, 3)]
+    assert not np.allclose(noisy[0]["loss"].dropna(), noisy[1]["loss"].dropna(), rtol=1e-4)
+
+
+def test_a_batch_is_cut_into_equal_pieces():
+    with pytest.raises(ValueError, match="must be a multiple of pieces; got 7 images in 2 pieces"):
+        options(pieces=2)
 
 
 def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path):

@@ -19,6 +19,8 @@ from tests.processes import in_processes
 from tests.training.rank_program import LEARNING, train
 
 CASES = ("prior", *LEARNING)
+pytestmark = pytest.mark.timeout(1500)
+
 TOLERANCE = 1e-5
 """Relative: sums of float32 in another order, over 12 steps."""
 
@@ -36,7 +38,7 @@ def start(folder, processes, **settings):
 
 
 def finish(process, status=0):
-    output, _ = process.communicate(timeout=280)
+    output, _ = process.communicate(timeout=1200)
     assert process.returncode == status, output
     return output
 
