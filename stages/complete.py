@@ -12,15 +12,14 @@ where it is not).
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import stages.core.quiet  # noqa: F401
 from stages.completion.draw import Completed, Completer
-from stages.completion.masks import NAMED, filled_in, known_cells, read_mask
+from stages.completion.images import Given, completed, require_known_cell, row_of
+from stages.completion.masks import NAMED, read_mask
 from stages.core.devices import resolve_device
 from stages.core.errors import (
     EXIT_INTERRUPTED,
@@ -28,11 +27,9 @@ from stages.core.errors import (
     LatentlineError,
     ParamsError,
 )
-from stages.core.intensities import from_pixels
 from stages.core.pictures import labelled_rows, save_png
 from stages.core.shapes import ImageShape
 from stages.files.image_files import Form, NotAnImage, read_image
-from stages.priors.base import KnownLatents
 from stages.sampling.picture import class_caption
 from stages.sampling.request import add_settings, label_of, requested_params, require_trained
 from stages.sampling.trained import PATHS, Trained, open_trained
@@ -41,19 +38,6 @@ from stages.stores.prepared import open_prepared
 __all__ = ["main"]
 
 _PREPARED = Path("data/prepared")
-_UNKNOWN = 128
-"""Grey level shown where nothing is known."""
-
-
-@dataclass(frozen=True)
-class _Given:
-    """An image to complete."""
-
-    name: str
-    number: int
-    """Names its random streams."""
-    pixels: np.ndarray
-    label: int | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,32 +91,28 @@ def _run(options: argparse.Namespace) -> None:
     trained = open_trained(paths, resolve_device(params.device))
     image = trained.first.image
     mask = read_mask(options.mask, image.height, image.width)
-    if not known_cells(mask, trained.second.prior.spec).any() and mask.any():
-        raise ParamsError(
-            f"--mask: {options.mask} covers no whole cell of the latents, so it settles nothing; "
-            "let more of the image be known (`none` asks for free samples)"
-        )
+    require_known_cell(mask, trained, f"--mask: {options.mask}")
     completer = Completer(
         trained.second.prior, params.sampling.settings, options.candidates, params.sampling.seed
     )
     rows = []
     for given in _images(options, trained):
-        completed = _completed(trained, completer, given, mask, options.count)
-        print(_said(given, completed, options.candidates))
-        rows.append((_caption(given, trained), _row(trained, given, mask, completed)))
+        found = completed(trained, completer, given, mask, options.count)
+        print(_said(given, found, options.candidates))
+        rows.append((_caption(given, trained), row_of(trained, given, mask, found)))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_png(labelled_rows(rows), options.out)
     print(f"original, what is known, {options.count} completions: {options.out}")
 
 
-def _images(options: argparse.Namespace, trained: Trained) -> list[_Given]:
+def _images(options: argparse.Namespace, trained: Trained) -> list[Given]:
     names, classes = trained.second.class_names, trained.num_classes
     asked = None if options.label is None else label_of(options.label, names, classes)
     if options.file is not None:
         if classes and asked is None and getattr(trained.second.prior, "label_dropout", 1) == 0:
             raise ParamsError("--label: needed: this prior was always told a class")
         pixels = _from_file(options.file, trained.first.image)
-        return [_Given(options.file.name, 0, pixels, asked)]
+        return [Given(options.file.name, 0, pixels, asked)]
     split = open_prepared(_PREPARED).split("test")
     given = []
     for text in options.images.split(","):
@@ -144,7 +124,7 @@ def _images(options: argparse.Namespace, trained: Trained) -> list[_Given]:
         number = int(text)
         own = None if split.labels is None or not classes else int(split.labels[number])
         label = own if asked is None else asked
-        given.append(_Given(f"test {number}", number, np.array(split.images[number]), label))
+        given.append(Given(f"test {number}", number, np.array(split.images[number]), label))
     return given
 
 
@@ -161,39 +141,13 @@ def _from_file(path: Path, image: ImageShape) -> np.ndarray:
         raise ParamsError(f"--file: {path}: {error}") from None
 
 
-@torch.inference_mode()
-def _completed(
-    trained: Trained, completer: Completer, given: _Given, mask: np.ndarray, count: int
-) -> Completed:
-    spec, first = trained.second.prior.spec, trained.first
-    visible = torch.from_numpy(filled_in(given.pixels, mask)[None]).to(trained.device)
-    labels = None if given.label is None else torch.tensor([given.label], device=trained.device)
-    latents = first.autoencoder.encode(from_pixels(visible), labels)
-    if not isinstance(latents, torch.Tensor):
-        latents = (latents.mean.double() * spec.scale).float()
-    cells = torch.from_numpy(known_cells(mask, spec)[None]).to(trained.device)
-    label = given.label if trained.second.prior.num_classes else None
-    return completer.complete(KnownLatents(latents, cells), label, given.number, count)
-
-
-def _row(trained: Trained, given: _Given, mask: np.ndarray, completed: Completed) -> np.ndarray:
-    count = len(completed.latents)
-    labels = None
-    if given.label is not None:
-        labels = torch.full((count,), given.label, device=trained.device)
-    scale = trained.second.prior.spec.scale
-    completions = trained.first.pixels(completed.latents, scale, labels).cpu().numpy()
-    known = np.where(mask, given.pixels, np.uint8(_UNKNOWN))
-    return np.concatenate([given.pixels[None], known[None], completions])
-
-
-def _caption(given: _Given, trained: Trained) -> str:
+def _caption(given: Given, trained: Trained) -> str:
     if given.label is None:
         return given.name
     return f"{given.name}: {class_caption(given.label, trained.second.class_names)}"
 
 
-def _said(given: _Given, completed: Completed, candidates: int) -> str:
+def _said(given: Given, completed: Completed, candidates: int) -> str:
     if completed.exact:
         return f"{given.name}: exact: what is known comes first in the prior's order"
     effective = completed.effective_candidates.mean()

@@ -17,7 +17,7 @@ from scipy import ndimage
 from stages.bottlenecks.base import LatentSpec
 from stages.core.errors import ParamsError
 
-__all__ = ["NAMED", "filled_in", "known_cells", "read_mask"]
+__all__ = ["NAMED", "Mask", "filled_in", "known_cells", "read_mask"]
 
 Mask = Bool[np.ndarray, "height width"]
 
