@@ -1,8 +1,8 @@
 """Is the newest line better than the champion? Then it becomes that, and why is written down.
 
-The champion is an alias in MLflow's registry; a model version there names the run of a line, and
-DVC has the bytes (`python -m pipelines reproduce` makes them again). Compared is one figure of the
-two lines, taken under the same protocol:
+The champion is an alias in MLflow's registry; a model version there names the run of a line and
+holds what serves it (`pipelines.champion_model`) as long as DVC has the bytes. Compared is one
+figure of the two lines, taken under the same protocol:
 
     promoted  <=>  the whole confidence interval of the newest line lies on the better side of the
                    whole interval of the champion
@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.champion_model import served_model
 from pipelines.recorded_files import recorded_text
 from pipelines.workspace_lock import hold
 from pipelines.workspace_tags import CODE_CHANGED
-from stages.core.errors import ArtifactError
+from stages.core.errors import ArtifactError, LatentlineError
 from stages.core.store import experiment_name, opened_store, run_url, tracking_uri
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def promote_newest(
         alias: Of the champion in MLflow's registry.
         model: Name of the registered model.
         dry_run: Whether to write nothing.
-        log: Told who holds the registry when there is a wait.
+        log: Told who holds the registry when there is a wait, and why a champion cannot be served.
 
     Raises:
         ArtifactError: If there is no line, no such figure, or `decide` refuses.
@@ -146,7 +147,8 @@ def promote_newest(
         better, why = decide(_figure(figures, metric, run_id), theirs)
         if not dry_run:
             if better:
-                _register(client, run, model, alias, why)
+                source = _source(root, client, run, model, log)
+                _register(client, run, model, alias, why, source)
             verdict = "promoted" if better else "not promoted"
             for each, role in ((run_id, verdict), (current, f"challenged by {run_id}, {verdict}")):
                 if each:
@@ -202,7 +204,34 @@ def _champion(client: "MlflowClient", model: str, alias: str) -> str | None:
         raise
 
 
-def _register(client: "MlflowClient", run: "Run", model: str, alias: str, why: str) -> None:
+@dataclass(frozen=True)
+class _Source:
+    """What a version of the registered model points at."""
+
+    uri: str
+    model_id: str | None
+    about: str
+
+
+def _source(
+    root: Path, client: "MlflowClient", run: "Run", model: str, log: Callable[[str], None]
+) -> _Source:
+    """A model to serve; where none can be packed any more, the run.
+
+    It is the champion all the same; the version's description says why it cannot be served.
+    """
+    again = "`python -m pipelines reproduce` with this run makes its bytes again."
+    try:
+        packed = served_model(root, client, run, model, log)
+    except LatentlineError as error:
+        log(f"the champion cannot be served: {error}")
+        return _Source(f"runs:/{run.info.run_id}", None, f"Cannot be served: {error}\n\n{again}")
+    return _Source(f"models:/{packed}", packed, again)
+
+
+def _register(
+    client: "MlflowClient", run: "Run", model: str, alias: str, why: str, source: _Source
+) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -214,9 +243,10 @@ def _register(client: "MlflowClient", run: "Run", model: str, alias: str, why: s
     tags = {name: run.data.tags[name] for name in kept if name in run.data.tags}
     version = client.create_model_version(
         model,
-        f"runs:/{run.info.run_id}",
+        source.uri,
         run_id=run.info.run_id,
         tags={**tags, TAG: why},
-        description="The bytes are DVC's: `python -m pipelines reproduce` with this run.",
+        description=source.about,
+        model_id=source.model_id,
     )
     client.set_registered_model_alias(model, alias, version.version)

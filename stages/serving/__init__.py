@@ -1,0 +1,1 @@
+"""The trained line behind an interface: tables of requests in, pictures out."""
