@@ -5,6 +5,8 @@
     python -m pipelines presets                                       lists the presets
     python -m pipelines sample --classes 3,7 --count 64 --out FILE.png    draws from what is trained
     python -m pipelines complete --mask upper_half --images 0,1 --out FILE.png
+    python -m pipelines page                                          a web page of what is trained
+    python -m pipelines pack --out FOLDER                             the same as an MLflow model
     python -m pipelines families NAME [--members MEMBER ...]          compares members of families
     python -m pipelines ui                                            opens both pages
     python -m pipelines up | down | status                            pages and a worker, to stay
@@ -106,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, module, about in (
         ("sample", "stages.draw", "draw pictures from what is trained, without DVC or records"),
         ("complete", "stages.complete", "complete images of which a part is known"),
+        ("page", "stages.open_page", "a web page to sample, complete, rebuild and look inside"),
+        ("pack", "stages.pack_model", "what is trained as a folder that MLflow serves"),
     ):
         program = commands.add_parser(name, help=about, add_help=False)
         program.set_defaults(command=_program, module=module)
