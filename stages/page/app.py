@@ -5,6 +5,7 @@
 
 import numpy as np
 import streamlit as st
+from PIL import Image
 
 from stages.page import (
     codebook_view,
@@ -25,7 +26,9 @@ VIEWS = {
 }
 
 # Of pixels and not one of Streamlit's named icons, which browsers would fetch from elsewhere.
-ICON = np.kron(np.array([[214, 96], [40, 160]], np.uint8), np.ones((16, 16), np.uint8))
+ICON = Image.fromarray(
+    np.kron(np.array([[214, 96], [40, 160]], np.uint8), np.ones((16, 16), np.uint8))
+)
 
 st.set_page_config(page_title="Latentline", page_icon=ICON, layout="centered")
 pages = [
