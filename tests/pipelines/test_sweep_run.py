@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from prefect import flow, get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from pipelines import sweep_run
@@ -219,8 +218,7 @@ def test_a_slot_of_prefects_limit_is_held_by_every_branch_at_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with get_client(sync_client=True) as client:
-        limit = GlobalConcurrencyLimitCreate(name="one-at-a-time", limit=1)
-        client.create_global_concurrency_limit(limit)
+        client.upsert_global_concurrency_limit_by_name("one-at-a-time", 1)
         world = World()
         run(tmp_path, world, Search([1, 2, 3]), monkeypatch, parallel=3, slots="one-at-a-time")
         assert world.most_at_once == 1
