@@ -2,7 +2,7 @@
 
 Memory of its own: pages of mapped files, which the kernel takes back when it needs them, are not
 counted. The kernel keeps the largest size that a process ever had and forgets it on request. What
-earlier work freed, glibc keeps to hand out again, and the kernel would see nothing of that: so it is
+earlier work freed, glibc keeps to hand out again, and the kernel would see nothing of it: so it is
 made to give back all that is free beforehand.
 """
 
