@@ -51,6 +51,6 @@ def in_processes(count, work, *arguments):
         for process in started:
             process.start()
         for process in started:
-            process.join(timeout=240)
+            process.join(timeout=1200)
             assert process.exitcode is not None, "a process hangs"
         return [results.get(rank, "lost") for rank in range(count)]

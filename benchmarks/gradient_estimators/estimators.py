@@ -148,4 +148,5 @@ def _learned_baseline(problem: Problem, seed: int) -> LearnedBaseline:
         optimizer.zero_grad()
         regression.backward()
         optimizer.step()
+        baseline.after_step()
     return baseline.eval().requires_grad_(False)

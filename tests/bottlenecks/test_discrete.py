@@ -145,6 +145,7 @@ def test_reinforce_is_unbiased_against_enumeration():
 
     draws = 20_000
     bottleneck.surrogate(bottleneck(one, stream(9)), torch.tensor([5.0]))
+    bottleneck.after_step(stream())
     many = one.expand(draws, -1, -1, -1).clone().requires_grad_()
     passed = bottleneck(many, stream(3))
     bottleneck.surrogate(passed, cost(passed.features.detach())).backward()
@@ -161,6 +162,7 @@ def test_the_surrogate_is_worth_nothing():
         passed = bottleneck(some_features(), stream(step))
         loss = bottleneck.surrogate(passed, torch.tensor([30.0, 10.0, 20.0, 50.0]))
         assert loss.item() == 0
+        bottleneck.after_step(stream())
     loss.backward()
     assert bottleneck.logits.layer.weight.grad.any() and bottleneck.baseline.out.weight.grad.any()
 
@@ -189,6 +191,7 @@ def test_the_baseline_and_its_moments_survive_saving():
             cost = 20 + passed.features.detach().square().sum(dim=(1, 2, 3))
             yield bottleneck.baseline(some_features(), cost)[0]
             bottleneck.surrogate(passed, cost)
+            bottleneck.after_step(stream())
 
     list(signals(one, range(3)))
     two.load_state_dict(one.state_dict())
