@@ -3,13 +3,13 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stages.core.errors import LatentlineError
 
-__all__ = ["out_of_date"]
+__all__ = ["out_of_date", "untouched"]
 
 
 def out_of_date(
@@ -41,6 +41,23 @@ def out_of_date(
     return {
         stage: [word for entry in told for word in _words(entry)] for stage, told in found.items()
     }
+
+
+def untouched(
+    stages: Sequence[str], graph: Mapping[str, Sequence[str]], changed: Collection[str]
+) -> frozenset[str]:
+    """Stages that cannot change, whatever the others do: nothing before them has changed either.
+
+    Args:
+        stages: In an order that can be run; what they depend on outside of it is up to date.
+        graph: Stage -> those whose outputs it reads.
+        changed: Those that are out of date themselves, or are to run in any case.
+    """
+    moving = set(changed)
+    for stage in stages:
+        if moving.intersection(graph[stage]):
+            moving.add(stage)
+    return frozenset(stages) - moving
 
 
 def _words(entry: Any) -> Iterator[str]:

@@ -51,7 +51,9 @@ def page(flow_run_id: Any) -> dict[str, Any]:
         return {a.key: a.data for a in client.read_artifacts(artifact_filter=chosen)}
 
 
-def test_runs_in_order_then_finds_everything_there(line: Line) -> None:
+def test_runs_in_order_then_finds_everything_there(
+    line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
     first = run(line)
     assert list(outcomes(first)) == ["first", "second", "third"]
     assert set(outcomes(first).values()) == {"executed"}
@@ -63,8 +65,10 @@ def test_runs_in_order_then_finds_everything_there(line: Line) -> None:
     assert "| second | executed |" in shown["stages"]
     assert "| length | 2.5 | cm | higher | 7 |" in shown["figures"]
 
-    again = run(line)
+    with caplog.at_level(logging.INFO):
+        again = run(line)
     assert set(outcomes(again).values()) == {"cached"}
+    assert caplog.text.count("nothing changed, as DVC sees it") == 3  # asked once, not three times
     assert again.figures == first.figures
 
     line.set(second="{value: zwei}")
