@@ -112,6 +112,8 @@ class RemoteCache:
         name = hashlib.sha256(f"{file.url}\n{file.size}\n{file.version}".encode()).hexdigest()
         path = self.folder / name[:2] / name
         path.parent.mkdir(exist_ok=True)
+        # What this thread had before may make room for it.
+        self._release()
         while True:
             if not path.exists():
                 self._download(file, path)
@@ -150,9 +152,13 @@ class RemoteCache:
         descriptor = os.open(path, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         os.utime(path)
-        held, self._held.file = getattr(self._held, "file", None), os.fdopen(descriptor)
+        self._held.file = os.fdopen(descriptor)
+
+    def _release(self) -> None:
+        held = getattr(self._held, "file", None)
         if held is not None:
             held.close()
+            self._held.file = None
 
     def _make_room(self, size: int) -> None:
         """Remove what was not asked for the longest and is not in use."""
