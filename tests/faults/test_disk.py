@@ -26,7 +26,7 @@ def test_work_folder_is_full(line: Place, undisturbed: Undisturbed, stage: str, 
     result(f"{stage}: equal bytes")
 
 
-@pytest.mark.parametrize("free_kilobytes", [8, 160])
+@pytest.mark.parametrize("free_kilobytes", [8, 48])
 @case("the whole disk of the project full, in encode", "the disk is full, from the stage or DVC")
 def test_the_disk_is_full(
     undisturbed: Undisturbed, tmp_path: Path, free_kilobytes: int, result
