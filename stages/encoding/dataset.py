@@ -80,18 +80,7 @@ def encode_dataset(
         Interrupted: If asked to stop; finished pieces are kept.
     """
     started = time.perf_counter()
-    if prepared.image_shape != first_stage.image:
-        raise ArtifactError(
-            f"{prepared.artifact.path} holds images of {tuple(prepared.image_shape)}, but the "
-            f"autoencoder takes {tuple(first_stage.image)} (channels, height, width); train it on "
-            "these images (`dvc repro`)"
-        )
-    classes = first_stage.autoencoder.num_classes
-    if classes != prepared.num_classes and classes:
-        raise ArtifactError(
-            f"{prepared.artifact.path} has {prepared.num_classes} classes, but the autoencoder is "
-            f"conditioned on {classes}; train it on these images (`dvc repro`)"
-        )
+    _require_fit(prepared, first_stage)
     splits = {name: prepared.split(name) for name in SPLITS}
     pieces = {}
     for name, split in splits.items():
@@ -122,6 +111,21 @@ def encode_dataset(
             about["splits"][name] = _about_split(split, name, pieces[name], header, names[name])
     shutil.rmtree(shards)
     run.tracker.log_metrics(_figures(about, header) | {"seconds": time.perf_counter() - started})
+
+
+def _require_fit(prepared: Prepared, first_stage: FirstStage) -> None:
+    if prepared.image_shape != first_stage.image:
+        raise ArtifactError(
+            f"{prepared.artifact.path} holds images of {tuple(prepared.image_shape)}, but the "
+            f"autoencoder takes {tuple(first_stage.image)} (channels, height, width); train it on "
+            "these images (`dvc repro`)"
+        )
+    classes = first_stage.autoencoder.num_classes
+    if classes != prepared.num_classes and classes:
+        raise ArtifactError(
+            f"{prepared.artifact.path} has {prepared.num_classes} classes, but the autoencoder is "
+            f"conditioned on {classes}; train it on these images (`dvc repro`)"
+        )
 
 
 def _encode_split(
