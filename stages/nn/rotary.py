@@ -9,12 +9,8 @@ so that their product depends on the two places through their difference alone (
 2021, arXiv:2104.09864, Eq. 34; over rows and columns as in LlamaGen, Sun et al. 2024,
 arXiv:2406.06525). The pairs are (x_i, x_(i + head_dim / 2)).
 
-Queries and keys are turned together, in three passes through memory,
-
-    cos * x + sin * (x with its halves swapped),    sin negative for the first half,
-
-and by places of their own: a query by that of the cell that is to be
-predicted, a key by that of the token it was read from.
+Queries and keys are turned together, by places of their own: a query by that of the cell that is to
+be predicted, a key by that of the token it was read from.
 """
 
 from dataclasses import dataclass
@@ -29,7 +25,7 @@ _BASE = 10000.0
 """Longest wave over the shortest; that of RoFormer and LlamaGen."""
 
 Places = Float[Tensor, "_ tokens 2"]
-Turns = Float[Tensor, "_ tokens 2 1 head_dim"]
+Turns = Float[Tensor, "_ tokens 2 1 pairs"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,6 @@ class Rotations:
 
     cosines: Turns
     sines: Turns
-    """Negative for the first half of the numbers."""
 
     @classmethod
     def of(cls, queries: Places, keys: Places, head_dim: int) -> "Rotations":
@@ -56,8 +51,7 @@ class Rotations:
         steps = torch.arange(count, device=queries.device) / count
         places = torch.stack([queries, keys], dim=2).unsqueeze(-1)
         angles = (places * _BASE**-steps).flatten(-2).unsqueeze(3)
-        cosines, sines = angles.cos(), angles.sin()
-        return cls(torch.cat([cosines, cosines], dim=-1), torch.cat([-sines, sines], dim=-1))
+        return cls(angles.cos(), angles.sin())
 
     def at(self, position: int) -> "Rotations":
         """Of one position, as a sequence of one."""
@@ -69,7 +63,10 @@ def rotated(
     compared: Float[Tensor, "batch tokens 2 heads head_dim"], rotations: Rotations
 ) -> Float[Tensor, "batch tokens 2 heads head_dim"]:
     """Each query (first) and key (second) turned as its position asks; computed in float32."""
-    numbers = compared.float()
-    swapped = numbers.roll(numbers.shape[-1] // 2, dims=-1)
-    turned = torch.addcmul(numbers * rotations.cosines, swapped, rotations.sines)
-    return turned.to(compared.dtype)
+    cosines, sines = rotations.cosines, rotations.sines
+    first, second = compared.float().chunk(2, dim=-1)
+    turned = [
+        torch.addcmul(first * cosines, second, sines, value=-1),
+        torch.addcmul(second * cosines, first, sines),
+    ]
+    return torch.cat(turned, dim=-1).to(compared.dtype)
