@@ -23,6 +23,7 @@ blocks, one of each set at a time, whose spread gives interval and standard erro
 Memory: one block of chunk x chunk pairs in float64, and a few numbers per image.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -39,6 +40,8 @@ from stages.metrics.pair import Pair
 
 __all__ = ["KernelDistance", "kernel_distance", "kernel_figures"]
 
+STRIP = 256
+"""Images in a strip: a set is held against itself a strip at a time, from the diagonal on."""
 _LEAST = 4
 """Images of a set below which a variance over pairs has no meaning."""
 
@@ -160,24 +163,37 @@ def _over_blocks(pair: Pair, block: int) -> tuple[float, float]:
 def _within(images: FeatureSet) -> _Within:
     count = len(images)
     rows, squares = torch.zeros(count, dtype=torch.float64), 0.0
-    for row, first in images.blocks():
-        for column, second in images.blocks():
-            if column.start < row.start:
-                continue
-            values = _kernel(first, second)
-            if row == column:
-                values.fill_diagonal_(0)
-                rows[row] += values.sum(dim=1)
-                squares += values.square().sum().item()
-            else:
-                rows[row] += values.sum(dim=1)
-                rows[column] += values.sum(dim=0)
-                squares += 2 * values.square().sum().item()
+    for row, column, values, own in _strips(images):
+        rows[row] += values.sum(dim=1)
+        others = values[:, own:]
+        rows[column][own:] += others.sum(dim=0)
+        squares += values.square().sum().item() + others.square().sum().item()
     means = (rows / (count - 1)).numpy()
     mean = float(means.mean())
     over_pairs = squares / (count * (count - 1)) - mean**2
     paired = (over_pairs - 2 * np.var(means, ddof=1)) / (1 - 2 / (count - 1))
     return _Within(means, mean, float(max(paired, 0)))
+
+
+def _strips(
+    images: FeatureSet,
+) -> Iterator[tuple[slice, slice, Float64[Tensor, "rows columns"], int]]:
+    """Kernels of a set with itself, each pair of images once but for squares on the diagonal.
+
+    Yields:
+        Rows, columns, their kernels, and how many leading columns are the rows themselves: there
+        both orders of a pair are told, and the kernel of an image with itself is 0.
+    """
+    for row, first in images.blocks():
+        for start in range(0, len(first), STRIP):
+            strip = first[start : start + STRIP]
+            at = row.start + start
+            values = _kernel(strip, first[start:])
+            values[:, : len(strip)].fill_diagonal_(0)
+            yield slice(at, at + len(strip)), slice(at, row.stop), values, len(strip)
+        for column, second in images.blocks():
+            if column.start > row.start:
+                yield row, column, _kernel(first, second), 0
 
 
 def _across(samples: FeatureSet, reference: FeatureSet) -> _Across:

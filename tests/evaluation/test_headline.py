@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from stages.evaluation.headline import headlines
 from stages.metrics.figure import Figure
 from tests.metrics.examples import PROTOCOL
@@ -16,6 +18,13 @@ def test_the_first_that_exists_stands_for_its_kind() -> None:
     assert [figure.name for _, figure in found[1].beside] == ["prior_baseline_nats"]
     better = headlines(figures("lpips_squeeze", "psnr", "total_bits_per_dim", "prior_nats"))
     assert [one.figure.name for one in better] == ["lpips_squeeze", "total_bits_per_dim"]
+
+
+def test_the_lowest_of_several_bounds_is_the_tightest() -> None:
+    found = figures("total_bits_per_dim", "iwae_bits_per_dim", "iwae_nats", "prior_nats")
+    found["iwae_bits_per_dim"] = replace(found["iwae_bits_per_dim"], value=0.5)
+    [only] = headlines(found)
+    assert only.figure.name == "iwae_bits_per_dim"
 
 
 def test_every_frechet_distance_stands_beside_its_reconstructions_and_floor() -> None:
