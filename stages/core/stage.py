@@ -7,9 +7,7 @@ and turns every way it can end into an exit status:
     1   a user's mistake, told in one message
     75  interrupted; state is in `.work/STAGE/KEY`, run again to go on
 
-DVC notes parameters, code and inputs as they are when a stage *ends*. So a stage whose own sections
-of params.yaml, code or inputs were edited while it ran ends with 75 and is not recorded: DVC would
-take its outputs for those of what nobody ran.
+So it ends, too, where what it began with was edited meanwhile (`stages.core.unedited`).
 
 A stage that can be divided (`divided`) runs in as many processes as the section `compute` asks for:
 this process then starts them and waits (`stages.core.launch`). Work begun by one number of
@@ -54,6 +52,7 @@ from stages.core.ranks import (
 )
 from stages.core.sections import PARAMS_PATH, Section, parse_params, read_yaml
 from stages.core.tracking import Tracker, open_tracker
+from stages.core.unedited import code_files, digest_of, require_unedited
 
 __all__ = ["Run", "exit_statuses", "run_stage", "stop_on_signals", "work_root"]
 
@@ -164,15 +163,15 @@ def _run(
 ) -> None:
     raw = read_yaml(PARAMS_PATH)
     params = parse_params(params_type, raw, source=str(PARAMS_PATH), strict=False)
-    code = _code_files()
+    code = code_files()
     # The whole file is checked before any work is lost to a mistake in a later section. By name
     # and not by import: the check can only refuse, never change a byte, so the code of the later
     # sections is no dependency of this stage.
     importlib.import_module("stages.params").check(raw, source=str(PARAMS_PATH))
     paths = inputs(params) if callable(inputs) else inputs
     opened = {type: open_artifact(path, type) for type, path in paths.items()}
-    key = _key(stage, params, opened, _digest(code), grows)
-    unedited = partial(_require_unedited, stage, params_type, params, opened, code)
+    key = _key(stage, params, opened, digest_of(code), grows)
+    unedited = partial(require_unedited, stage, params_type, params, opened, code)
     compute: ComputeOptions | None = getattr(params, "compute", None)
     if compute is None or compute.world_size == 1 or not divided(params):
         # Where torchrun has started several all the same, the first does the work.
@@ -198,7 +197,7 @@ def _work(
     program: Callable[[P, Run], None],
     opened: dict[str, Artifact],
     work: Path,
-    require_unedited: Callable[[], None],
+    unedited: Callable[[], None],
 ) -> None:
     with stop_on_signals() as stop:
         tracker = open_tracker(stage, work)
@@ -208,7 +207,7 @@ def _work(
         try:
             program(params, Run(stage, work, opened, tracker, stop, is_first_process()))
             if is_first_process():
-                require_unedited()
+                unedited()
         except BaseException as error:
             tracker.close("KILLED" if isinstance(error, Interrupted) else "FAILED")
             raise
@@ -216,56 +215,6 @@ def _work(
             tracker.close("FINISHED")
             _write_marker(stage, tracker)
             _clear(work)
-
-
-def _code_files() -> dict[Path, bytes]:
-    """Our modules loaded so far, the program and the members it was given: file -> sha256."""
-    root = Path(__file__).resolve().parents[1]
-    files = {
-        Path(file)
-        for module in list(sys.modules.values())
-        if (file := getattr(module, "__file__", None)) and Path(file).is_relative_to(root)
-    }
-    return {file: hashlib.sha256(file.read_bytes()).digest() for file in sorted(files)}
-
-
-def _digest(code: Mapping[Path, bytes]) -> str:
-    return hashlib.sha256(b"".join(code.values())).hexdigest()
-
-
-def _require_unedited(
-    stage: str,
-    params_type: type[P],
-    params: P,
-    inputs: Mapping[str, Artifact],
-    code: Mapping[Path, bytes],
-) -> None:
-    """Refuse to have ended where DVC would note other parameters, code or inputs than were used.
-
-    Raises:
-        Interrupted: Naming what was edited; the work that was done is kept.
-    """
-    edited = [str(file) for file, digest in code.items() if _sha256(file) != digest]
-    edited += [
-        str(artifact.path)
-        for artifact in inputs.values()
-        if open_artifact(artifact.path, artifact.type).digest != artifact.digest
-    ]
-    now = parse_params(params_type, read_yaml(PARAMS_PATH), source=str(PARAMS_PATH), strict=False)
-    before, after = params.model_dump(mode="json"), now.model_dump(mode="json")
-    edited += [f"{PARAMS_PATH}: {name}" for name in before if before[name] != after.get(name)]
-    if edited:
-        raise Interrupted(
-            f"{stage}: edited while it ran: {', '.join(edited)}; its outputs are those of what was "
-            "there before and are not recorded: run again"
-        )
-
-
-def _sha256(file: Path) -> bytes | None:
-    try:
-        return hashlib.sha256(file.read_bytes()).digest()
-    except OSError:
-        return None
 
 
 def _key(

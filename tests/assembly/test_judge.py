@@ -10,6 +10,7 @@ from stages.assembly.judge import JudgeConfig, JudgeOptions, build_judge, load_j
 from stages.core.artifacts import new_artifact, open_artifact
 from stages.core.errors import ArtifactError
 from stages.core.intensities import from_pixels
+from stages.core.ranks import ComputeOptions
 from stages.core.shapes import ImageShape
 from stages.core.stage import Run
 from stages.core.tracking import open_tracker
@@ -138,7 +139,11 @@ def test_the_stage_learns_what_is_easily_seen(
     tracker = open_tracker("train_judge", work)
     run = Run("train_judge", work, {"prepared": prepared}, tracker, threading.Event())
     options = TrainingOptions(**TRAINING)
-    train_judge(Params(seed=0, device="cpu", judge=JudgeOptions(width=8), train_judge=options), run)
+    alone = ComputeOptions(processes=1, hosts=1, prior_strategy="ddp")
+    params = Params(
+        seed=0, device="cpu", compute=alone, judge=JudgeOptions(width=8), train_judge=options
+    )
+    train_judge(params, run)
     judge = load_judge(tmp_path / "data/judge", CPU)
     assert judge.test_accuracy > 0.9
     assert judge.artifact.about["prepared"] == prepared.digest

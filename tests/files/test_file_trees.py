@@ -12,7 +12,7 @@ from stages.files.file_trees import TreeFile, Unreadable, open_tree
 
 
 def listed(path: Path) -> dict[str, TreeFile]:
-    with open_tree(path) as files:
+    with open_tree(str(path)) as files:
         return {file.name: file for file in files}
 
 
@@ -74,7 +74,7 @@ def test_a_member_that_claims_to_be_huge_is_named(tmp_path: Path) -> None:
 
 def test_a_member_that_hides_its_size_is_not_unpacked(tmp_path: Path) -> None:
     path = forged(tmp_path / "a.zip", bytes(2**26), 10)
-    with open_tree(path) as (file,):
+    with open_tree(str(path)) as (file,):
         assert file.problem is None and file.size == 10
         tracemalloc.start()
         with pytest.raises(Unreadable):
@@ -112,7 +112,7 @@ def test_whole_members_are_read_as_they_are(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros.png", bytes(2**20))
         archive.writestr("empty.png", b"")
-    with open_tree(path) as files:
+    with open_tree(str(path)) as files:
         assert [(file.problem, file.read()) for file in files] == [
             (None, b""),
             (None, bytes(2**20)),
