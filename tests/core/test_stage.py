@@ -78,7 +78,7 @@ def test_growing_work_goes_on_from_what_was_kept(workspace):
 def test_what_another_work_had_kept_goes_and_what_was_interrupted_stays(workspace, monkeypatch):
     works = workspace / ".work/toy"
     names = iter(["finished", "interrupted", "last"])
-    monkeypatch.setattr(stages.core.stage, "_digest", lambda code: next(names))
+    monkeypatch.setattr(stages.core.stage, "digest_of", lambda code: next(names))
     run_growing(workspace, 1, ["piece"])
     [finished] = [path for path in works.iterdir() if path.is_dir()]
     run_growing(workspace, 9, ["piece"])
