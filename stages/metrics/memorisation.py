@@ -78,11 +78,13 @@ class Memorisation:
         if self.flagged:
             rare = f"{self.chance:.1%}" if self.chance >= 0.001 else "less than 0.1%"
             return (
-                f"Copies suspected: {found}; fresh images would do so in {rare} of cases. "
-                "Look at the nearest neighbours."
+                f"Copies suspected: {found}; of fresh images as many or more would be in {rare} of "
+                "cases. Look at the nearest neighbours."
             )
+        if self.nearer == 0:
+            return f"No sign of copying: {found}."
         often = f"{self.chance:.0%} of cases"
-        return f"No sign of copying: {found}; fresh images would do so in {often}."
+        return f"No sign of copying: {found}; of fresh images as many or more would be in {often}."
 
     def figures(self, protocol: Protocol) -> list[Figure]:
         """The ratio of medians and the share of near samples."""
