@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.autoencoder_step.peers import kl_loss, pythae_loss, vq_loss
-from benchmarks.side_by_side.ceiling import ceiling_contender, fastest_precision
+from benchmarks.side_by_side.ceiling import ceiling_contender
 from benchmarks.side_by_side.contest import Contender, Contest
 from benchmarks.side_by_side.peers import peer
+from benchmarks.side_by_side.training_step import training_step
 from stages.assembly.first_stage import FirstStageParams, build_first_stage
-from stages.core.devices import autocast
 from stages.core.sections import parse_params
 from stages.core.shapes import ImageShape
 
@@ -95,7 +95,7 @@ def our_step(images: Tensor, seed: int) -> Callable[[], object]:
     autoencoder = make_autoencoder(seed)
     generator = torch.Generator().manual_seed(seed)
     images = images.contiguous(memory_format=torch.channels_last)
-    step = _step(autoencoder, lambda: autoencoder(images, None, generator).loss)
+    step = training_step(autoencoder, lambda: autoencoder(images, None, generator).loss)
 
     def run() -> None:
         step()
@@ -105,21 +105,7 @@ def our_step(images: Tensor, seed: int) -> Callable[[], object]:
 
 
 def _peer_step(module: nn.Module, loss: Loss) -> Callable[[], object]:
-    return _step(module.to(memory_format=torch.channels_last), loss)
-
-
-def _step(module: nn.Module, loss: Loss) -> Callable[[], object]:
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
-    module.train()
-
-    def run() -> None:
-        with autocast(fastest_precision(), torch.device("cpu")):
-            value = loss()
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        optimizer.step()
-
-    return run
+    return training_step(module.to(memory_format=torch.channels_last), loss)
 
 
 def _counted(contender: Contender, batch: int) -> Contender:

@@ -10,10 +10,7 @@ table.csv, run.json and sheet.png into benchmarks/results/NAME.
 
 import argparse
 import json
-import os
 from dataclasses import asdict
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +21,9 @@ from PIL import Image
 from benchmarks.equal_time.judged import Verdict, judge
 from benchmarks.equal_time.ours import train_line
 from benchmarks.equal_time.peers import PEERS, Made, Task
+from benchmarks.side_by_side.machine import describe_run
 from pipelines.family_comparison import read_comparison
 from stages.core.pictures import labelled_rows, save_png
-from stages.core.provenance import git_tags
 from stages.core.stage import work_root
 from stages.evaluation.feature_store import FeatureStore
 from stages.evaluation.image_sets import ImageSet
@@ -53,6 +50,14 @@ def main(arguments: list[str] | None = None) -> None:
     line = train_line(Path.cwd(), options.comparison)
     test = line.prepared.split("test").images
     own = line.made(seconds)
+    settings = {
+        "seconds": seconds,
+        "seed": options.seed,
+        "test_images": len(test),
+        "samples": len(own.samples),
+        "judge": "classifier of the line, taught the training split",
+    }
+    run = describe_run(f"python -m benchmarks.equal_time {options.comparison}", settings)
     task = Task(
         line.prepared.split("train").images,
         test,
@@ -73,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
         made.append(pair(task))
         verdicts.append(judge(made[-1], real, network, store, options.seed))
         print(verdicts[-1], flush=True)
-    _write(options.output / options.comparison, verdicts, made, test, seconds, options.seed)
+    _write(options.output / options.comparison, verdicts, made, test, run)
 
 
 def _write(
@@ -81,27 +86,12 @@ def _write(
     verdicts: list[Verdict],
     made: list[Made],
     test: np.ndarray,
-    seconds: dict[str, float],
-    seed: int,
+    run: dict[str, object],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame([asdict(one) for one in verdicts])
     table.to_csv(folder / "table.csv", index=False)
     (folder / "table.md").write_text(_markdown(verdicts), encoding="utf-8")
-    run = {
-        "date": date.today().isoformat(),
-        "commit": git_tags().get("mlflow.source.git.commit", "unknown"),
-        "seconds": seconds,
-        "seed": seed,
-        "test_images": len(test),
-        "samples": len(made[0].samples),
-        "judge": "classifier of the line, taught the training split",
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "torch": str(torch.__version__),
-        "pythae": version("pythae"),
-        "others_running_at_the_end": round(os.getloadavg()[1], 1),
-    }
     (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     save_png(_sheet(made, test), folder / "sheet.png")
 

@@ -6,27 +6,16 @@ import numpy as np
 import torch
 
 from benchmarks.equal_time.peers import Made
+from benchmarks.floors.distance import frechet_from_test
 from stages.evaluation.feature_store import FeatureStore
 from stages.evaluation.image_sets import ImageSet
 from stages.extractors.base import Extractor
 from stages.metrics.class_accuracy import ClassAccuracy
 from stages.metrics.feature_set import FeatureSet
-from stages.metrics.frechet import frechet_figures
-from stages.metrics.pair import DistanceOptions, Pair
-from stages.metrics.protocol import Protocol
+from stages.metrics.figure import Figure
 from stages.metrics.score import divergences
 
 __all__ = ["Verdict", "judge"]
-
-SETTINGS = DistanceOptions(
-    resamples=1000,
-    level=0.95,
-    infinity_points=0,
-    kernel_block=0,
-    precision_neighbours=3,
-    density_neighbours=5,
-    score_splits=10,
-)
 
 
 @dataclass(frozen=True)
@@ -56,39 +45,35 @@ def judge(
 ) -> Verdict:
     """Figures of one pair of stages."""
     reference = store.features(network, test)
-    protocol = Protocol(
-        images="samples",
-        reference_split="test",
-        reference_n=len(reference),
-        reference_sha256=test.digest,
-        resize="none",
-        antialias=None,
-        rounding="to 8 bits",
-        label_balance="no classes" if made.labels is None else "equal",
-        extractor=network.title,
-        extractor_sha256=network.checksum,
-    )
 
     def seen(name: str, images: np.ndarray) -> FeatureSet:
         rows = np.arange(len(images))
         return store.features(network, ImageSet(name, images, rows, None, name))
 
-    def frechet(images: FeatureSet) -> tuple[float, tuple[float, float] | None]:
-        pair = Pair(images, reference, network.name, SETTINGS, seed, protocol)
-        [figure] = frechet_figures(pair)
-        return figure.value, figure.interval
+    def frechet(images: FeatureSet, shows: str) -> Figure:
+        balance = "no classes" if made.labels is None else "equal"
+        return frechet_from_test(
+            network,
+            images,
+            reference,
+            test,
+            seed,
+            shows=shows,
+            rounding="to 8 bits",
+            label_balance=balance,
+        )
 
     samples = seen("samples", made.samples)
     assert samples.logits is not None, "the judge of data without classes knows none"
-    value, interval = frechet(samples)
+    distance = frechet(samples, "samples")
     logits = torch.from_numpy(np.array(samples.logits))
     shown = test.images.astype(np.int16) - made.reconstructions.astype(np.int16)
     return Verdict(
         name=made.name,
         mse=float(np.mean(np.square(shown, dtype=np.float64)) / 255**2),
-        rfrechet=frechet(seen("reconstructions", made.reconstructions))[0],
-        frechet=value,
-        interval=interval,
+        rfrechet=frechet(seen("reconstructions", made.reconstructions), "reconstructions").value,
+        frechet=distance.value,
+        interval=distance.interval,
         score=float(np.exp(divergences(samples.logits, samples.chunk).mean())),
         confidence=logits.softmax(dim=1).amax(dim=1).mean().item(),
         accuracy=None if made.labels is None else _accuracy(logits, made.labels),

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.floors.distance import frechet_from_test
 from stages.core.artifacts import write_json
 from stages.core.provenance import git_tags
 from stages.core.sections import load_member
@@ -25,9 +26,6 @@ from stages.evaluation.image_sets import ImageSet
 from stages.evaluation.observe import evenly_spaced
 from stages.extractors.base import Extractor, ExtractorOptions
 from stages.metrics.feature_set import FeatureSet
-from stages.metrics.frechet import frechet_figures
-from stages.metrics.pair import DistanceOptions, Pair
-from stages.metrics.protocol import Protocol
 from stages.stores.prepared import Prepared, open_prepared
 
 __all__ = ["main"]
@@ -55,7 +53,16 @@ def main(arguments: list[str] | None = None) -> None:
         network = load_member(Extractor, kind).open(wanted, prepared.image_shape, CPU)
         reference = store.features(network, test)
         found = [
-            _measured(network, images, reference, test, options.seed)
+            frechet_from_test(
+                network,
+                images,
+                reference,
+                test,
+                options.seed,
+                shows="train split",
+                rounding="8-bit images as published",
+                label_balance="equal",
+            ).to_json()
             for images in _sizes(store.features(network, train))
         ]
         write_json(folder / f"{kind}.json", {"floors": found, **_circumstances()})
@@ -71,35 +78,6 @@ def _sizes(train: FeatureSet) -> list[FeatureSet]:
     """All training images, and as many of them as there are usually samples."""
     sizes = [size for size in (10_000, 1_000) if size < len(train)]
     return [train, *(train.rows(evenly_spaced(len(train), size)) for size in sizes)]
-
-
-def _measured(
-    network: Extractor, images: FeatureSet, reference: FeatureSet, test: ImageSet, seed: int
-) -> dict[str, object]:
-    rule = network.rule(test.shape)
-    protocol = Protocol(
-        images="train split",
-        reference_split="test",
-        reference_n=len(reference),
-        reference_sha256=test.digest,
-        resize=rule.resize,
-        antialias=rule.antialias,
-        rounding="8-bit images as published",
-        label_balance="equal",
-        extractor=network.title,
-        extractor_sha256=network.checksum,
-    )
-    settings = DistanceOptions(
-        resamples=1000,
-        level=0.95,
-        infinity_points=0,
-        kernel_block=0,
-        precision_neighbours=3,
-        density_neighbours=5,
-        score_splits=10,
-    )
-    [figure] = frechet_figures(Pair(images, reference, network.name, settings, seed, protocol))
-    return figure.to_json()
 
 
 def _circumstances() -> dict[str, str]:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.orchestration.measure import Timed
+from benchmarks.side_by_side.machine import processor_name
 from stages.core.provenance import git_tags
 
 __all__ = ["describe_run", "markdown", "write_report"]
@@ -78,19 +79,10 @@ def describe_run(steps: float) -> dict[str, object]:
         "commit": tags.get("mlflow.source.git.commit", "unknown"),
         "uncommitted_changes": tags.get("git.dirty", "unknown"),
         "steps": steps,
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "dvc": version("dvc"),
         "prefect": version("prefect"),
         "mlflow": version("mlflow"),
     }
-
-
-def _processor() -> str:
-    cpus = Path("/proc/cpuinfo")
-    if cpus.is_file():
-        for line in cpus.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -7,14 +7,13 @@ of attention, 12 layers * width * tokens / 2 since it is causal.
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
 
-from benchmarks.side_by_side.ceiling import ceiling_contender, fastest_precision
+from benchmarks.side_by_side.ceiling import ceiling_contender
 from benchmarks.side_by_side.contest import Contender, Contest
 from benchmarks.side_by_side.language_models import llama, llama_loss, x_transformer
 from benchmarks.side_by_side.peers import peer
 from benchmarks.side_by_side.prior_model import CODES, PriorSize, make_prior, matrix_weights
-from stages.core.devices import autocast
+from benchmarks.side_by_side.training_step import training_step
 
 __all__ = ["step_contest"]
 
@@ -51,18 +50,3 @@ def step_contest(size: PriorSize, batch: int, seed: int) -> Contest:
             peer("x-transformers", "x-transformers", x_transformer_step, amount),
         ),
     )
-
-
-def training_step(module: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], object]:
-    """One step with the fused AdamW that the training loop uses."""
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
-    module.train()
-
-    def run() -> None:
-        with autocast(fastest_precision(), torch.device("cpu")):
-            value = loss()
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        optimizer.step()
-
-    return run
