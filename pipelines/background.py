@@ -20,6 +20,7 @@ import psutil
 
 from pipelines.servers import Server, start
 from stages.core.errors import LatentlineError
+from stages.core.json_files import replace_json
 
 __all__ = ["TOKEN", "Background", "Note", "end_all"]
 
@@ -121,9 +122,7 @@ class Background:
 
     def _write(self, note: Note) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        building = self._path.with_name(f"{self._path.name}.building")
-        building.write_text(json.dumps(asdict(note)), encoding="utf-8")
-        building.replace(self._path)
+        replace_json(self._path, asdict(note))
 
 
 def end_all(find: Callable[[], list[psutil.Process]], grace: float = GRACE_SECONDS) -> int:

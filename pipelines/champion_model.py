@@ -15,13 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ruamel.yaml import YAML
-
 from pipelines.branches import make_branch
 from pipelines.recorded_files import recorded_text
 from pipelines.runner import run_command
 from pipelines.workspace_lock import hold
 from stages.core.errors import ArtifactError
+from stages.core.sections import load_yaml
 from stages.core.store import experiment_name
 
 if TYPE_CHECKING:
@@ -76,7 +75,8 @@ def _packed(
     run_id = run.info.run_id
     params = recorded_text(client, run_id, "params.yaml")
     lock = recorded_text(client, run_id, "dvc.lock")
-    made = [stage for stage in MADE_BY if stage in YAML(typ="safe", pure=True).load(lock)["stages"]]
+    locked = load_yaml(lock, f"dvc.lock of run {run_id}")["stages"]
+    made = [stage for stage in MADE_BY if stage in locked]
     if missing := set(MADE_BY[:2]) - set(made):
         raise ArtifactError(f"run {run_id} has no {' and no '.join(sorted(missing))} in dvc.lock")
     commit = run.data.tags.get("mlflow.source.git.commit", "HEAD")

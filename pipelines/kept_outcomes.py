@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stages.core.json_files import replace_json
+
 __all__ = ["keep", "kept"]
 
 FILE = "outcome.json"
@@ -25,6 +27,4 @@ def kept(folder: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
 
 def keep(folder: Path, asked: dict[str, Any], outcome: dict[str, Any]) -> None:
     """Write it, whole or not at all; plain JSON values."""
-    building = folder / f"{FILE}.building"
-    building.write_text(json.dumps({"asked": asked, "outcome": outcome}, indent=1))
-    building.replace(folder / FILE)
+    replace_json(folder / FILE, {"asked": asked, "outcome": outcome})

@@ -26,6 +26,7 @@ from typing import final
 from pipelines.sweep_file import Pruning
 from stages.core.errors import LatentlineError
 from stages.core.journal import journal_folders, read_journal
+from stages.core.json_files import replace_json
 
 __all__ = ["Curve", "Curves", "Progress", "Pruned", "curve_of_history"]
 
@@ -121,9 +122,7 @@ class Progress:
         if len(self.curve) == before:
             return False
         self._kept.parent.mkdir(parents=True, exist_ok=True)
-        building = self._kept.with_suffix(".building")
-        building.write_text(json.dumps(self.curve))
-        building.replace(self._kept)
+        replace_json(self._kept, self.curve)
         return True
 
     def _read(self, journal: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from stages.core.json_files import replace_json
 from stages.core.store import without_credentials
 
 __all__ = ["read_receipt", "write_receipt"]
@@ -25,6 +26,4 @@ def read_receipt(path: Path, uri: str) -> dict[str, str | None]:
 def write_receipt(path: Path, uri: str, **names: str | None) -> None:
     """Keep the names of a record, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    building = path.with_suffix(".building")
-    building.write_text(json.dumps({"tracking_uri": without_credentials(uri), **names}))
-    building.replace(path)
+    replace_json(path, {"tracking_uri": without_credentials(uri), **names})

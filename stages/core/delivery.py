@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from stages.core.journal import read_journal, replace_json
+from stages.core.journal import read_journal
+from stages.core.json_files import replace_json
 from stages.core.provenance import ATTEMPT_TAG
 from stages.core.shown import as_dataset, as_metrics, as_params, safe_name
 from stages.core.store import (

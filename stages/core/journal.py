@@ -27,7 +27,6 @@ __all__ = [
     "new_journal_folder",
     "project_root",
     "read_journal",
-    "replace_json",
 ]
 
 JOURNAL = "journal.jsonl"
@@ -115,10 +114,3 @@ def journal_folders(root: Path) -> list[Path]:
     """Journals left in a project, oldest first."""
     found = (root / ".work" / "tracking").glob(f"*/{JOURNAL}")
     return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
-
-
-def replace_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a small file whole or not at all."""
-    building = path.with_name(f"{path.name}.{os.getpid()}")
-    building.write_text(json.dumps(value))
-    building.replace(path)

@@ -33,8 +33,8 @@ from stages.core.journal import (
     JournalWriter,
     new_journal_folder,
     project_root,
-    replace_json,
 )
+from stages.core.json_files import replace_json
 from stages.core.provenance import provenance_tags
 from stages.core.store import SQLITE, experiment_name, portable, tracking_uri, without_credentials
 
