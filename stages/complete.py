@@ -21,13 +21,9 @@ from stages.completion.draw import Completed, Completer
 from stages.completion.images import Given, completed, require_known_cell, row_of
 from stages.completion.masks import NAMED, read_mask
 from stages.core.devices import resolve_device
-from stages.core.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_USER_ERROR,
-    LatentlineError,
-    ParamsError,
-)
+from stages.core.errors import ParamsError
 from stages.core.pictures import labelled_rows, save_png
+from stages.core.programs import exit_status
 from stages.core.shapes import ImageShape
 from stages.files.image_files import Form, NotAnImage, read_image
 from stages.sampling.picture import class_caption
@@ -43,14 +39,7 @@ _PREPARED = Path("data/prepared")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; its exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except (LatentlineError, OSError) as error:
-        print(error, file=sys.stderr)
-        return EXIT_USER_ERROR
-    return 0
+    return exit_status(lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,13 +21,9 @@ from PIL import Image
 
 import stages.core.quiet  # noqa: F401
 from stages.core.devices import resolve_device
-from stages.core.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_USER_ERROR,
-    LatentlineError,
-    ParamsError,
-)
+from stages.core.errors import ParamsError
 from stages.core.pictures import grid, labelled_rows, save_png
+from stages.core.programs import exit_status
 from stages.core.progress import progress
 from stages.sampling.draw import GROUP, Drawn, Sampler, concatenated
 from stages.sampling.options import SamplingOptions
@@ -43,14 +39,7 @@ _COLUMNS = 16
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; its exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        print(_draw(options))
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except (LatentlineError, OSError) as error:
-        print(error, file=sys.stderr)
-        return EXIT_USER_ERROR
-    return 0
+    return exit_status(lambda: print(_draw(options)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import stages.core.quiet  # noqa: F401
-from stages.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, LatentlineError, ParamsError
+from stages.core.errors import ParamsError
+from stages.core.programs import exit_status
 from stages.sampling.request import require_trained
 
 __all__ = ["main"]
@@ -47,13 +48,7 @@ HOSTS = (LOOPBACK, "localhost")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; its exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        _serve(options)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except (LatentlineError, OSError) as error:
-        print(error, file=sys.stderr)
-        return EXIT_USER_ERROR
+    return exit_status(lambda: _serve(options))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import stages.core.quiet  # noqa: F401
-from stages.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, LatentlineError
+from stages.core.programs import exit_status
 from stages.core.sections import PARAMS_PATH, parse_params, read_yaml
 from stages.sampling.request import Params
 from stages.sampling.trained import needed_paths, open_trained
@@ -28,14 +28,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; its exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        _pack(options)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except (LatentlineError, OSError) as error:
-        print(error, file=sys.stderr)
-        return EXIT_USER_ERROR
-    return 0
+    return exit_status(lambda: _pack(options))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,32 @@
+"""Every way in which a program ends has its status, and a mistake is one message."""
+
+import pytest
+
+from stages.core.errors import ParamsError
+from stages.core.programs import exit_status
+
+
+def raises(error):
+    def work():
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (ParamsError("count must be at least 1"), 1, "count must be at least 1\n"),
+        (FileNotFoundError(2, "No such file", "a.png"), 1, "[Errno 2] No such file: 'a.png'\n"),
+        (KeyboardInterrupt(), 75, ""),
+    ],
+)
+def test_what_ends_it_is_told_once(error, status, told, capsys):
+    assert exit_status(raises(error)) == status
+    assert capsys.readouterr().err == told
+
+
+def test_what_is_done_ends_with_0_and_a_defect_is_not_hidden():
+    assert exit_status(lambda: "what it returns is dropped") == 0
+    with pytest.raises(ZeroDivisionError):
+        exit_status(lambda: 1 / 0)
