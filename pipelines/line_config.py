@@ -16,7 +16,7 @@ class _Changes(BaseModel):
     )
     set: dict[str, Any] = Field(
         default_factory=dict,
-        description='Single values to write into params.yaml, e.g. {"train_prior.epochs": 20}.',
+        description='Single values to write into params.yaml, e.g. {"train_prior.steps": 2000}.',
     )
     force: bool = Field(
         default=False,

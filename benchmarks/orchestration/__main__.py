@@ -1,6 +1,8 @@
 """Time the line bare, by DVC and by the flow, and a line that has nothing to do; write results."""
 
 import argparse
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sweep", default="priors_digits", help="a file of pipelines/sweeps")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(arguments)
+    # As after Ctrl-C, what has been started is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     run = describe_run(options.steps)
     measured: list[Timed] = []
 

@@ -4,12 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from ruamel.yaml import YAML
 
+from pipelines.runner import end_session, start_session
 from stages.core.sections import read_yaml
 
 __all__ = ["Copy", "make_copy", "with_ten_stages"]
@@ -38,18 +40,25 @@ class Copy:
             "PYTHONPATH": "",
             "LATENTLINE_TRACKING": "on" if tracked else "off",
         }
-        done = subprocess.run(
-            [sys.executable, "-m", *arguments],
-            cwd=self.root,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        if done.returncode != 0:
-            last = "\n".join(done.stdout.splitlines()[-20:])
-            raise RuntimeError(f"{' '.join(arguments)}: exit status {done.returncode}:\n{last}")
-        return done.stdout
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+            process = start_session(
+                [sys.executable, "-m", *arguments],
+                cwd=self.root,
+                env=environment,
+                output=said.fileno(),
+            )
+            try:
+                status = process.wait()
+            except BaseException:
+                # A benchmark that is stopped leaves nothing at work behind it.
+                end_session(process, grace=10)
+                raise
+            said.seek(0)
+            output = said.read()
+        if status != 0:
+            last = "\n".join(output.splitlines()[-20:])
+            raise RuntimeError(f"{' '.join(arguments)}: exit status {status}:\n{last}")
+        return output
 
     def server_seconds(self) -> float:
         """Processor seconds of the servers and their processes until now."""

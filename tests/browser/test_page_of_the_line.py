@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import stages.draw
-from tests.browser.visitor import PATIENCE_MS, Visitor
+from tests.browser.visitor import Visitor
 from tests.evaluation.tiny_line import CODES, CONTINUOUS
 from tests.pipelines.test_command_line import wait_until
 from tests.pipelines.trivial_line import PROJECT, free_port
@@ -80,11 +80,11 @@ def go(visitor: Visitor, url: str, view: str, heading: str) -> None:
 
 
 def settle(visitor: Visitor) -> None:
-    """Wait until the script has run: the page says so itself."""
-    visitor.page.wait_for_timeout(300)
-    visitor.page.wait_for_selector(
-        "[data-testid=stApp][data-test-script-state=notRunning]", timeout=PATIENCE_MS
-    )
+    """Wait until the script has run, as the page says itself, and all it made has been loaded."""
+    page = visitor.page
+    page.wait_for_timeout(300)
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
+    page.wait_for_selector("[data-testid=stSkeleton]", state="detached")
 
 
 def images(visitor: Visitor) -> list[bytes]:
@@ -107,7 +107,7 @@ def test_samples_are_those_of_the_command_line(
     page.keyboard.press("Escape")
     page.get_by_label("Images").fill("5")
     page.get_by_label("Seed").fill("11")
-    page.get_by_label("Temperature").fill("0.5")
+    page.get_by_label("Temperature", exact=True).fill("0.5")
     page.get_by_role("button", name="Draw").click()
     page.wait_for_function("document.querySelectorAll('.line-tiles img').length == 5")
     settle(visitor)
