@@ -27,6 +27,7 @@ import stages.core.quiet  # noqa: F401
 from pipelines.runner import end_session, start_session
 from pipelines.workspace_lock import hold
 from stages.core.errors import LatentlineError
+from stages.core.store import PAGE as RECORDS_PAGE
 from stages.core.store import (
     experiment_name,
     open_experiment,
@@ -69,6 +70,9 @@ class Server:
     """Answers 200 once it is up."""
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    """Of the server itself."""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """Variables by which runs of the project find it."""
 
 
 def use_project_home(root: Path) -> None:
@@ -91,6 +95,7 @@ def prefect_server(root: Path, port: int) -> Server:
         log=root / ".work" / "servers" / f"prefect-{port}.log",
         # By default any page in this machine's browser may ask the API for anything.
         environment={"PREFECT_API_URL": f"{url}/api", CORS: os.environ.get(CORS) or url},
+        told={"PREFECT_API_URL": f"{url}/api"},
     )
 
 
@@ -120,6 +125,7 @@ def mlflow_server(root: Path, port: int) -> Server:
         log=root / ".work" / "servers" / f"mlflow-{port}.log",
         # The job runner is 240 MB for features nothing here uses.
         environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        told={RECORDS_PAGE: url},
     )
 
 
@@ -189,6 +195,9 @@ def prefect_api(root: Path) -> Iterator[str]:
     Raises:
         LatentlineError: If PREFECT_API_URL names a server that does not answer.
     """
+    told = _told(root)
+    if page := told.get(RECORDS_PAGE):
+        os.environ.setdefault(RECORDS_PAGE, page)
     given = os.environ.get("PREFECT_API_URL")
     if given:
         if not answers(f"{given.rstrip('/')}/health"):
@@ -198,8 +207,8 @@ def prefect_api(root: Path) -> Iterator[str]:
             )
         yield given
         return
-    shown = _shown(root)
-    if shown is not None:
+    shown = told.get("PREFECT_API_URL")
+    if shown is not None and answers(f"{shown}/health"):
         os.environ["PREFECT_API_URL"] = shown
         yield shown
         return
@@ -227,7 +236,8 @@ def prefect_api_until_exit(root: Path) -> None:
 
 @contextmanager
 def shown_to_runs(root: Path, servers: Sequence[Server]) -> Iterator[None]:
-    """Within, runs of this project that have no server use the Prefect server among `servers`."""
+    """Within, runs of this project use the Prefect server among `servers` if they have none, and
+    point at MLflow's page."""
     show_to_runs(root, servers)
     try:
         yield
@@ -237,22 +247,22 @@ def shown_to_runs(root: Path, servers: Sequence[Server]) -> Iterator[None]:
 
 def show_to_runs(root: Path, servers: Sequence[Server]) -> None:
     """The same until the next call; without a Prefect server among them, runs have their own."""
-    shown = [server for server in servers if "PREFECT_API_URL" in server.environment]
+    told = {name: value for server in servers for name, value in server.told.items()}
     _note(root).unlink(missing_ok=True)
-    for server in shown:
-        _note(root).write_text(json.dumps(dict(server.environment)))
+    if told:
+        _note(root).write_text(json.dumps(told))
 
 
 def _note(root: Path) -> Path:
-    return root / ".work" / "servers" / "prefect.json"
+    return root / ".work" / "servers" / "told.json"
 
 
-def _shown(root: Path) -> str | None:
+def _told(root: Path) -> dict[str, str]:
     try:
-        url = json.loads(_note(root).read_text())["PREFECT_API_URL"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return url if answers(f"{url}/health") else None
+        told: dict[str, str] = json.loads(_note(root).read_text())
+    except (OSError, ValueError):
+        return {}
+    return told
 
 
 def answers(url: str) -> bool:

@@ -76,9 +76,8 @@ def up(root: Path, ports: Mapping[str, int | None], log: Callable[[str], None]) 
         try:
             servers = _servers(root, ports, log)
             _start_servers(root, servers, started, log)
-            prefect = servers["prefect"]
-            show_to_runs(root, [prefect])
-            _start_worker(root, prefect, started, log)
+            show_to_runs(root, list(servers.values()))
+            _start_worker(root, servers, started, log)
         except BaseException:
             for process in reversed(started):
                 process.end()
@@ -145,9 +144,13 @@ def _answers_soon(server: Server, url: str) -> bool:
 
 
 def _start_worker(
-    root: Path, prefect: Server, started: list[Background], log: Callable[[str], None]
+    root: Path,
+    servers: Mapping[str, Server],
+    started: list[Background],
+    log: Callable[[str], None],
 ) -> None:
-    api = prefect.environment["PREFECT_API_URL"]
+    told = {name: value for server in servers.values() for name, value in server.told.items()}
+    api = told["PREFECT_API_URL"]
     # Not before: prefect reads the environment when it is imported.
     from pipelines.prefect_setup import POOL, prepare, worker_is_online
 
@@ -171,7 +174,7 @@ def _start_worker(
         health="",
         log=root / ".work" / "servers" / "worker.log",
         # It asks for runs every 10 s otherwise, and whoever has started one waits.
-        environment={"PREFECT_API_URL": api, "PREFECT_WORKER_QUERY_SECONDS": "2"},
+        environment={**told, "PREFECT_WORKER_QUERY_SECONDS": "2"},
     )
     log("starting the worker")
     started.append(worker)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow.tracking.client import MlflowClient
 
 __all__ = [
+    "PAGE",
     "SQLITE",
     "experiment_name",
     "open_experiment",
@@ -34,7 +35,9 @@ __all__ = [
 ]
 
 EXPERIMENT = "latentline"
-LOCAL_SERVER = "http://127.0.0.1:5000"
+PAGE = "LATENTLINE_MLFLOW_PAGE"
+"""Variable: address of the page that shows a local store, where it is not the usual one."""
+USUAL_PAGE = "http://127.0.0.1:5000"
 """Where `mlflow ui` shows a local store."""
 SQLITE = "sqlite:///"
 LONGEST_REASON = 200
@@ -87,9 +90,9 @@ def reason(error: Exception) -> str:
 
 
 def run_url(uri: str, experiment_id: str, run_id: str) -> str:
-    """Where a browser finds the run; for a local store, on the usual port of `mlflow ui`."""
-    server = without_credentials(uri).rstrip("/") if uri.startswith("http") else LOCAL_SERVER
-    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}"
+    """Where a browser finds the run; for a local store, on the page that `PAGE` names."""
+    server = uri if uri.startswith("http") else os.environ.get(PAGE) or USUAL_PAGE
+    return f"{without_credentials(server).rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The test split weighed: importance-weighted bounds on its likelihood, where there are any.
 
 Images are weighed in batches of their own, each with its own stream of draws: the figures hang on
-`iwae_batch_size` as on any seed, within their standard error, and on `batch_size` not at all.
+`iwae_batch_size` as on any seed, within their standard error, and on `batch_size` not at all. What
+is weighed is kept batch by batch: thousands of draws take hours, and a kill costs one batch.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from stages.core.intensities import from_pixels
+from stages.core.kept_arrays import read_arrays, write_arrays
 from stages.core.randomness import torch_stream
 from stages.core.shapes import Images, Labels
 from stages.core.stage import Run
@@ -60,7 +62,7 @@ def weigh_test(
         Nothing for codes and for points: they have no importance weights.
 
     Raises:
-        Interrupted: If the stage was asked to stop.
+        Interrupted: If the stage was asked to stop; batches that are weighed are kept.
     """
     spec, autoencoder = line.latents.spec, line.first_stage.autoencoder
     likelihood = line.first_stage.params.likelihood
@@ -87,9 +89,15 @@ def weigh_test(
             continue
         bound = bounds[prefix] = ImportanceBound(weigh, draws)
         for batch in _batches(line, options, seed, device, f"{prefix}weights"):
-            # The same draws under either prior: the bounds differ by the priors alone.
-            stream = torch_stream(seed, "evaluate", "weights", batch.first, device=device)
-            bound.add(batch.targets, batch.labels, stream, run.raise_if_stopped)
+            kept = run.work / "weights" / f"{prefix}{batch.first:09d}.npz"
+            costs = read_arrays(kept)
+            if costs is None:
+                # The same draws under either prior: the bounds differ by the priors alone.
+                stream = torch_stream(seed, "evaluate", "weights", batch.first, device=device)
+                found = bound.weighed(batch.targets, batch.labels, stream, run.raise_if_stopped)
+                costs = {name: nats.numpy() for name, nats in found.items()}
+                write_arrays(kept, costs)
+            bound.take({name: torch.from_numpy(nats) for name, nats in costs.items()})
         told = told.also(reference_n=bound.images)
         how = told.also(latent_prior=prior, posterior=q)
         figures += bound.figures(prefix, line.first_stage.image, likelihood.discretized, how)

@@ -17,7 +17,7 @@ are another quantity.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -62,18 +62,17 @@ class ImportanceBound:
             draws: K.
         """
         self.weigh, self.draws, self.images = weigh, draws, 0
-        self._costs: list[Float[Tensor, " batch"]] = []
-        self._elbo_costs: list[Float[Tensor, " batch"]] = []
+        self._costs: list[dict[str, Float[Tensor, " batch"]]] = []
 
     @torch.no_grad()
-    def add(
+    def weighed(
         self,
         images: Images,
         labels: Labels | None,
         generator: torch.Generator,
         pause: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Weigh some images.
+    ) -> dict[str, Float[Tensor, " batch"]]:
+        """Nats of every image by bound, `iwae` and `elbo`, float64; `take` counts them.
 
         Args:
             images: As the likelihood has to explain them.
@@ -89,14 +88,17 @@ class ImportanceBound:
             weights = self.weigh(images, labels, count, generator).cpu().double()
             log_sum = torch.logaddexp(log_sum, weights.logsumexp(dim=0))
             total += weights.sum(dim=0)
-        self._costs.append(math.log(self.draws) - log_sum)
-        self._elbo_costs.append(-total / self.draws)
-        self.images += len(images)
+        return {"iwae": math.log(self.draws) - log_sum, "elbo": -total / self.draws}
+
+    def take(self, costs: Mapping[str, Float[Tensor, " batch"]]) -> None:
+        """Count images that were weighed, in this process or an earlier one."""
+        self._costs.append(dict(costs))
+        self.images += len(costs["iwae"])
 
     @property
     def costs(self) -> dict[str, Float[Tensor, " images"]]:
         """Nats of every image by bound, `iwae` and `elbo`, float64."""
-        return {"iwae": torch.cat(self._costs), "elbo": torch.cat(self._elbo_costs)}
+        return {bound: torch.cat([costs[bound] for costs in self._costs]) for bound in BOUNDS}
 
     def figures(
         self, prefix: str, image: ImageShape, discretized: bool, protocol: Protocol

@@ -6,16 +6,13 @@ halves leaves the same bytes as one in a go, and one that asks for more images, 
 another size, goes on from those that are there.
 """
 
-import os
-import sys
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from stages.core.kept_arrays import read_arrays, write_arrays
 from stages.core.progress import progress
 from stages.core.stage import Run
 from stages.sampling.draw import GROUP, Drawn, Sampler, concatenated
@@ -45,13 +42,15 @@ def draw_pieces(sampler: Sampler, run: Run) -> None:
         ParamsError: If the prior cannot do what the settings ask for.
     """
     options = sampler.options
-    _remove_damaged(run.kept)
+    for piece in _pieces(run.kept):
+        read_arrays(piece.path(run.kept))  # a damaged one goes, and is then among the missing
     missing = _missing(options.count, options.batch_size, _pieces(run.kept))
     there = options.count - sum(min(piece.stop, options.count) - piece.start for piece in missing)
     with progress(options.count, initial=there, unit="images", label=run.stage) as bar:
         for piece in missing:
             run.raise_if_stopped()
-            _write(sampler.draw(piece.start, piece.stop), piece.path(run.kept))
+            drawn = sampler.draw(piece.start, piece.stop)
+            write_arrays(piece.path(run.kept), vars(drawn))
             bar.advance(min(piece.stop, options.count) - piece.start)
 
 
@@ -82,19 +81,6 @@ def _read(start: int, stop: int, pieces: list[_Piece], folder: Path) -> Drawn:
     return concatenated(parts)
 
 
-def _remove_damaged(folder: Path) -> None:
-    """Zip archives know the checksum of what is in them; it is compared when that is read."""
-    for piece in _pieces(folder):
-        path = piece.path(folder)
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                for name in arrays.files:
-                    arrays[name]
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
-            print(f"{path}: damaged piece, drawn again", file=sys.stderr)
-            path.unlink()
-
-
 def _pieces(folder: Path) -> list[_Piece]:
     names = (path.stem.split("-")[1:] for path in sorted(folder.glob("images-*.npz")))
     return [_Piece(int(start), int(stop)) for start, stop in names]
@@ -123,12 +109,3 @@ def _missing(count: int, batch_size: int, there: list[_Piece]) -> list[_Piece]:
 
 def _whole_groups(images: int) -> int:
     return -(-images // GROUP) * GROUP
-
-
-def _write(drawn: Drawn, path: Path) -> None:
-    building = path.with_name(f".{path.name}")
-    with building.open("wb") as file:
-        np.savez(file, **vars(drawn))
-        file.flush()
-        os.fsync(file.fileno())
-    building.replace(path)

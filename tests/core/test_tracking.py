@@ -366,6 +366,17 @@ def test_no_password_is_shown() -> None:
     )
 
 
+def test_runs_of_a_local_store_are_on_the_page_that_shows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    local = "sqlite:////project/mlflow.db"
+    monkeypatch.delenv("LATENTLINE_MLFLOW_PAGE", raising=False)
+    assert run_url(local, "3", "r") == "http://127.0.0.1:5000/#/experiments/3/runs/r"
+    monkeypatch.setenv("LATENTLINE_MLFLOW_PAGE", "http://127.0.0.1:5711")
+    assert run_url(local, "3", "r") == "http://127.0.0.1:5711/#/experiments/3/runs/r"
+    assert run_url("http://host", "3", "r") == "http://host/#/experiments/3/runs/r"
+
+
 def test_parameters_become_dotted_names_within_limits() -> None:
     assert flat({"a": {"b": {"c": 1}, "d": []}, "e": None}) == {"a.b.c": 1, "a.d": [], "e": None}
     (param,) = as_params({"a": {"long": "x" * 7000}})

@@ -25,6 +25,7 @@ from stages.extractors.resnet56_cifar10 import (
     ResNet56Cifar10,
     ResNet56Cifar10Options,
 )
+from stages.metrics.importance import ImportanceBound
 from stages.metrics.pair import DistanceOptions
 from stages.metrics.protocol import Protocol, SamplerRecord
 from stages.sample import Params as SampleParams
@@ -209,6 +210,31 @@ def test_bounds_by_importance_weights(line: Path) -> None:
     assert bits == pytest.approx(own["value"] / (96 * math.log(2)))
     elbo = figures["elbo_nats"]["value"] / (96 * math.log(2))
     assert elbo == pytest.approx(figures["total_bits_per_dim"]["value"], rel=0.05)
+
+
+@continuous
+def test_weighed_images_outlive_a_kill(
+    line: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"iwae_draws": 2, "iwae_images": 8}  # two batches
+    whole = evaluated(line, **asked)
+    run = run_of("evaluate", line, *INPUTS)
+    kept = run.work / "weights"
+    assert len(list(kept.iterdir())) == 2
+    first, second = sorted(kept.iterdir())
+    second.write_bytes(second.read_bytes()[:-9])
+    weighed = []
+
+    def counted(self: ImportanceBound, images: Any, *rest: Any) -> Any:
+        weighed.append(len(images))
+        return weigh(self, images, *rest)
+
+    weigh = ImportanceBound.weighed
+    monkeypatch.setattr(ImportanceBound, "weighed", counted)
+    again = evaluated(line, **asked)
+    assert weighed == [4], "only what was damaged"
+    assert f"{second}: damaged piece" in capsys.readouterr().err
+    assert again["iwae_nats"] == whole["iwae_nats"] and again["elbo_nats"] == whole["elbo_nats"]
 
 
 @every

@@ -85,7 +85,7 @@ def some_images(count):
 def bound(weigh, draws, *batches, seed=0):
     found, generator = ImportanceBound(weigh, draws), stream(seed)
     for images in batches:
-        found.add(images, None, generator)
+        found.take(found.weighed(images, None, generator))
     return {
         figure.name: figure for figure in found.figures("", IMAGE, False, PROTOCOL.also(seed=seed))
     }
@@ -196,7 +196,7 @@ def test_the_gain_of_a_prior_is_the_difference_of_the_bounds_on_the_same_draws()
     ]
     bounds = [ImportanceBound(weigh, 8) for weigh in weighs]
     for found in bounds:
-        found.add(images, None, stream(2))
+        found.take(found.weighed(images, None, stream(2)))
     gains = {f.name: f for f in prior_gains(*bounds, PROTOCOL)}
     for name in ("iwae", "elbo"):
         own, learned = (b.costs[name] for b in bounds)
@@ -207,7 +207,7 @@ def test_the_gain_of_a_prior_is_the_difference_of_the_bounds_on_the_same_draws()
     squares = (q.mean.square() + q.log_variance.exp()).sum(dim=(1, 2, 3)).mean().item()
     more = [ImportanceBound(weigh, 4000) for weigh in weighs]
     for found in more:
-        found.add(images, None, stream(3))
+        found.take(found.weighed(images, None, stream(3)))
     gain = {f.name: f.value for f in prior_gains(*more, PROTOCOL)}["elbo_prior_gain_nats"]
     assert gain == pytest.approx(3 / 8 * squares - 2 * math.log(2), abs=0.02)
 
@@ -241,7 +241,7 @@ def test_a_prior_that_is_better_gives_a_better_bound():
 
 def test_bits_per_dim_only_of_probabilities():
     found = ImportanceBound(LinearGaussian().log_weights, 2)
-    found.add(some_images(4), None, stream())
+    found.take(found.weighed(some_images(4), None, stream()))
     assert [f.name for f in found.figures("", IMAGE, False, PROTOCOL)] == ["iwae_nats", "elbo_nats"]
     nats, bits, elbo, elbo_bits = found.figures("two_stage_", IMAGE, True, PROTOCOL)
     assert elbo_bits.value == pytest.approx(elbo.value / (3 * math.log(2)))
@@ -258,7 +258,7 @@ def test_a_request_to_stop_is_obeyed_between_portions():
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        ImportanceBound(LinearGaussian().log_weights, 1000).add(
+        ImportanceBound(LinearGaussian().log_weights, 1000).weighed(
             some_images(2), None, stream(), pause
         )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.__main__ import main
-from pipelines.servers import prefect_api, prefect_server, running, shown_to_runs
+from pipelines.servers import mlflow_server, prefect_api, prefect_server, running, shown_to_runs
 from stages.core.errors import LatentlineError
 from tests.pipelines.trivial_line import MARK, PROJECT, Line, free_port, living
 
@@ -148,15 +148,20 @@ def test_ui_starts_what_is_not_there_and_leaves_nothing(
     assert living(mark) == []
 
 
-def test_a_run_finds_the_server_of_ui(
+def test_a_run_finds_the_servers_of_ui(
     tmp_path: Path, api_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("LATENTLINE_MLFLOW_PAGE", "")
+    monkeypatch.delenv("LATENTLINE_MLFLOW_PAGE")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / ".work" / "servers").mkdir(parents=True)
     port = int(api_url.split(":")[2].split("/")[0])
-    with shown_to_runs(tmp_path, [prefect_server(tmp_path, port)]):
+    servers = [prefect_server(tmp_path, port), mlflow_server(tmp_path, 5711)]
+    with shown_to_runs(tmp_path, servers):
         with prefect_api(tmp_path) as found:
             assert found == api_url == os.environ["PREFECT_API_URL"]
+            assert os.environ["LATENTLINE_MLFLOW_PAGE"] == "http://127.0.0.1:5711"
     assert list((tmp_path / ".work" / "servers").iterdir()) == []
 
 
