@@ -237,7 +237,8 @@ def prefect_api_until_exit(root: Path) -> None:
 @contextmanager
 def shown_to_runs(root: Path, servers: Sequence[Server]) -> Iterator[None]:
     """Within, runs of this project use the Prefect server among `servers` if they have none, and
-    point at MLflow's page."""
+    point at MLflow's page.
+    """
     show_to_runs(root, servers)
     try:
         yield

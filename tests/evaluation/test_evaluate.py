@@ -221,7 +221,7 @@ def test_weighed_images_outlive_a_kill(
     run = run_of("evaluate", line, *INPUTS)
     kept = run.work / "weights"
     assert len(list(kept.iterdir())) == 2
-    first, second = sorted(kept.iterdir())
+    _, second = sorted(kept.iterdir())
     second.write_bytes(second.read_bytes()[:-9])
     weighed = []
 
