@@ -236,9 +236,7 @@ def prefect_api_until_exit(root: Path) -> None:
 
 @contextmanager
 def shown_to_runs(root: Path, servers: Sequence[Server]) -> Iterator[None]:
-    """Within, runs of this project use the Prefect server among `servers` if they have none, and
-    point at MLflow's page.
-    """
+    """Within, runs of this project that have no Prefect server or MLflow page use these."""
     show_to_runs(root, servers)
     try:
         yield
