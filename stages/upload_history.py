@@ -2,8 +2,9 @@
 
 While a stage runs, a process of this program follows its journal (`--follow`). When that process
 could not deliver everything - no network, a server that was down - the journal stays. The next
-stage that reaches the same store delivers it too, and so does this program, run by hand without
-arguments, into the run that was begun or a new one. It may be run any time and any number of times.
+stage that reaches the same store delivers it too, if that does not take long, and so does this
+program, run by hand without arguments, into the run that was begun or a new one. It may be run any
+time and any number of times.
 """
 
 import argparse
@@ -36,6 +37,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
 """After a store did not answer; doubled each time."""
 ORPHAN_SECONDS = 60
 """Longest life of a follower after its stage died."""
+LEFT_SECONDS = 15.0
+"""How long those that earlier stages have left may still begin to be delivered after the end."""
 SYSTEM_SECONDS = 10.0
 """Between two samples of processor, memory, disk, network and accelerators."""
 
@@ -52,16 +55,16 @@ def _held(folder: Path) -> Iterator[bool]:
         yield True
 
 
-def follow(folder: Path) -> bool:
+def follow(folder: Path, stage_process: int) -> bool:
     """Deliver a journal while the parent process writes it; True when all has arrived.
 
     Args:
         folder: The journal.
+        stage_process: The parent, as it said itself: it may be dead before this one looks.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         # The stage is told to stop by the same signal and has yet to say how it ended.
         signal.signal(number, signal.SIG_IGN)
-    stage_process = os.getppid()
     with _held(folder) as alone:
         return alone and _Follower(folder, stage_process).run()
 
@@ -89,6 +92,9 @@ class _Follower:
             sent = self._send(dead)
             if self._delivery.closed:
                 shutil.rmtree(self._folder)
+                if self._delivery.status == "FINISHED":
+                    # Else somebody waits who has told the stage to stop.
+                    self._deliver_those_left(time.monotonic() + LEFT_SECONDS)
                 return True
             if over and not sent:
                 return False
@@ -115,15 +121,25 @@ class _Follower:
         self._pause = FIRST_PAUSE
         return True
 
-    def _deliver_one_left(self) -> None:
-        """What an earlier stage could not deliver; one at a time, so that this one's goes first."""
+    def _deliver_those_left(self, deadline: float) -> None:
+        """The stage waits for this, so not for long; a stage may have been too short for any."""
+        while time.monotonic() < deadline and self._deliver_one_left():
+            pass
+
+    def _deliver_one_left(self) -> bool:
+        """What an earlier stage could not deliver; one at a time, so that this one's goes first.
+
+        Returns:
+            Whether there was one that had not been tried.
+        """
         for folder in journal_folders(self._folder.resolve().parents[2]):
             if folder not in self._seen:
                 self._seen.add(folder)
                 # Looked at before it is locked: a sender that finds its journal locked gives up.
                 if _is_left(folder, self._delivery.shown_uri):
                     _deliver_left(folder, None)
-                    return
+                    return True
+        return False
 
     def _next_pause(self) -> float:
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
@@ -221,9 +237,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--to", metavar="URI", help="another store than the one recorded")
     parser.add_argument("--follow", metavar="FOLDER", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--writer", metavar="PID", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     if asked.follow is not None:
-        return 0 if follow(asked.follow) else 1
+        return 0 if follow(asked.follow, asked.writer) else 1
     root = project_root()
     if not journal_folders(root):
         print("nothing to deliver")

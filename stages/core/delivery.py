@@ -65,8 +65,13 @@ class Delivery:
         self._run_id = ""
         self._offset = self._begin
         self._refused = 0
-        self.closed = False
+        self.status: str | None = None
+        """How the record ended, FINISHED, FAILED or KILLED, once that was delivered."""
+
+    @property
+    def closed(self) -> bool:
         """Whether the end of the record was delivered."""
+        return self.status is not None
 
     @property
     def shown_uri(self) -> str:
@@ -264,7 +269,7 @@ class Delivery:
                 client.set_terminated(self._run_id, status, end_time=time)
 
         self._deliver(end_if_latest)
-        self.closed = True
+        self.status = status
 
     def _store(self) -> "MlflowClient":
         assert self._client is not None, "connect() comes first"

@@ -222,11 +222,12 @@ class JournalTracker(Tracker):
         if self._sender is None:
             return False
         try:
-            return self._sender.wait(timeout=seconds) == 0
+            self._sender.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             self._sender.kill()
             self._sender.wait()
-            return False
+        # The sender may have been busy with what earlier stages had left.
+        return not self._journal.folder.exists()
 
 
 def _line() -> str | None:
@@ -240,7 +241,8 @@ def _start_sender(folder: Path) -> subprocess.Popen[bytes] | None:
     """
     sources = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (sources, os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-W", "ignore", "-m", "stages.upload_history", "--follow", folder]
+    command = [sys.executable, "-W", "ignore", "-m", "stages.upload_history"]
+    command += ["--follow", str(folder), "--writer", str(os.getpid())]
     try:
         return subprocess.Popen(
             command,

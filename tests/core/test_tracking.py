@@ -261,18 +261,35 @@ def test_a_journal_delivered_twice_changes_nothing(
     assert found == [(1, 10)]
 
 
+def test_a_stage_that_dies_before_its_sender_looks_leaves_no_sender(inside: Path) -> None:
+    program = """
+        import os, signal
+        from pathlib import Path
+        from stages.core.tracking import open_tracker
+        work = Path(".work/stage/at_once")
+        work.mkdir(parents=True)
+        open_tracker("at_once", work)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert run_python(inside, program).wait() == -signal.SIGKILL
+    wait_for(lambda: journal_folders(inside) == [])
+    assert ask(inside, "select status from runs where name = 'at_once'") == [("KILLED",)]
+
+
+@pytest.mark.parametrize("short", [True, False], ids=["short", "long"])
 def test_what_was_left_is_delivered_by_the_next_stage(
-    inside: Path, monkeypatch: pytest.MonkeyPatch
+    inside: Path, monkeypatch: pytest.MonkeyPatch, short: bool
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("stages.core.tracking._start_sender", lambda folder: None)
-        left = open_tracker("left", work_folder(inside, "left"))
+        left = open_tracker(f"left{short}", work_folder(inside, f"left{short}"))
         left.log_metrics({"loss": 1.0}, step=1)
         left.close("FINISHED")
-    tracker = open_tracker("next", work_folder(inside, "next"))
-    wait_for(lambda: len(journal_folders(inside)) == 1)
+    tracker = open_tracker("next", work_folder(inside, f"next{short}"))
+    if not short:
+        wait_for(lambda: len(journal_folders(inside)) == 1)
     tracker.close("FINISHED")
-    assert ask(inside, "select status from runs where name = 'left'") == [("FINISHED",)]
+    assert ask(inside, "select status from runs where name = ?", f"left{short}") == [("FINISHED",)]
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
