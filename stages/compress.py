@@ -23,7 +23,8 @@ from stages.assembly.first_stage import load_first_stage
 from stages.assembly.second_stage import load_second_stage
 from stages.coding.coded_file import CodedFile, open_coded, write_coded
 from stages.coding.line_coder import GROUP, CodedGroup, LineCoder
-from stages.core.errors import EXIT_USER_ERROR, DataError, LatentlineError
+from stages.core.errors import DataError
+from stages.core.programs import exit_status
 from stages.core.progress import progress
 from stages.evaluation.given_images import GivenImages, open_given_images
 from stages.stores.prepared import open_prepared
@@ -131,12 +132,7 @@ def main(arguments: list[str]) -> int:
     described.add_argument("file", type=Path, help="what encode wrote")
     described.set_defaults(run=_describe)
     parsed = parser.parse_args(arguments)
-    try:
-        parsed.run(parsed)
-    except (LatentlineError, OSError) as error:
-        print(error, file=sys.stderr)
-        return EXIT_USER_ERROR
-    return 0
+    return exit_status(lambda: parsed.run(parsed))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from pyarrow import parquet
 from stages.assembly.first_stage import load_first_stage
 from stages.assembly.second_stage import load_second_stage
 from stages.core.devices import resolve_device
-from stages.core.errors import EXIT_USER_ERROR, LatentlineError
 from stages.core.pictures import captioned_grid, save_png
+from stages.core.programs import exit_status
 from stages.evaluation.given_images import open_given_images
 from stages.evaluation.image_table import ImageTable, LikelihoodOfImages
 from stages.stores.prepared import open_prepared
@@ -101,12 +101,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     for name in ("autoencoder", "prior", "prepared"):
         parser.add_argument(f"--{name}", type=Path, default=Path("data") / name)
-    try:
-        _judge(parser.parse_args(arguments))
-    except (LatentlineError, OSError) as error:
-        print(error, file=sys.stderr)
-        return EXIT_USER_ERROR
-    return 0
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: _judge(options))
 
 
 def _positive(text: str) -> int:
