@@ -73,14 +73,18 @@ def start_by_form(visitor: Visitor, unattended: Unattended, values: dict[str, An
     page.get_by_role("link", name="adhoc").first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Custom run", exact=True).click()
+    page.wait_for_url("**/run?parameters=*")
     wanted = page.get_by_text("Set (Optional)", exact=True)
     field = page.locator(".schema-form-property", has=wanted).last
     if values:
         field.locator("textarea").fill(json.dumps(values))
         field.scroll_into_view_if_needed()
         visitor.keep("prefect-form")
+    # The form is made anew when its defaults arrive; what is pressed before is forgotten.
+    page.wait_for_load_state("networkidle")
     before = len(unattended.runs())
     page.get_by_role("button", name="Submit").click()
+    page.wait_for_url(re.compile(r"/deployment/[0-9a-f-]+(\?.*)?$"))
     wait_until(lambda: len(unattended.runs()) > before)
 
 

@@ -29,7 +29,7 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "files", "words"),
     [
-        ("train_autoencoder", "*/checkpoint.pt", "damaged checkpoint passed over"),
+        ("train_autoencoder", "*/checkpoint.p*", "damaged checkpoint passed over"),
         ("encode", "*/pieces/*/*.safetensors", "damaged piece, made again"),
     ],
 )
@@ -42,11 +42,11 @@ def test_unfinished_work(
     order = {"victim": f"stages.{stage}", "event": int(0.6 * took["events"])}
     assert line.call("dvc", "repro", "--single-item", stage, fault=order) != 0
     assert line.fired.exists()
-    damaged = sorted((line.path / ".work" / stage).glob(files))
-    assert damaged, "killed too early"
-    flip(damaged[0])
+    # The newest, which a kill between two renames has left under the name of the one before.
+    *_, damaged = sorted((line.path / ".work" / stage).glob(files))
+    flip(damaged)
     assert line.call("dvc", "repro") == 0, line.said
-    assert words in line.said and str(damaged[0].name) in line.said
+    assert words in line.said and damaged.name in line.said
     line.require_whole(undisturbed.hashes)
     result(f"{stage}: equal bytes")
 
