@@ -93,7 +93,7 @@ def two_lines(window: Visitor, unattended: Unattended) -> list[dict[str, Any]]:
     """Two lines, started on Prefect's page: as it stands, and with another parameter."""
     start_by_form(window, unattended, {})
     start_by_form(window, unattended, CHANGED)
-    wait_until(lambda: all(run["state_type"] in FINAL for run in unattended.runs()))
+    wait_until(lambda: all(run["state_type"] in FINAL for run in unattended.runs()), seconds=1500)
     runs = unattended.runs()
     assert [run["state_type"] for run in runs] == ["COMPLETED", "COMPLETED"], runs
     return runs
