@@ -21,15 +21,28 @@ __all__ = ["sampling_contest"]
 _CEILING_STEPS = 8
 
 
-def sampling_contest(size: PriorSize, batch: int, seed: int) -> Contest:
-    """All samplers at one batch and number of tokens."""
+def sampling_contest(size: PriorSize, batch: int, seed: int, *, compile: bool) -> Contest:
+    """All samplers at one batch and number of tokens.
+
+    Args:
+        size: Of the prior.
+        batch: Images at once.
+        seed: Of weights and inputs.
+        compile: Whether ours takes part a second time, with compiled steps.
+    """
     amount = batch * size.tokens
+    ours = {"ours": SamplerSettings()}
+    if compile:
+        ours["ours, compiled"] = SamplerSettings(compile=True)
     return Contest(
         f"sampling, {size.layers} layers of {size.width}",
         f"batch {batch}, {size.tokens} tokens",
         "tokens",
         (
-            Contender("ours", "ours", our_sampler(size, batch, seed), amount),
+            *(
+                Contender(name, "ours", our_sampler(size, batch, seed, settings), amount)
+                for name, settings in ours.items()
+            ),
             Contender(
                 "products of a step + reading the cache",
                 "ceiling",
@@ -52,16 +65,20 @@ def sampling_contest(size: PriorSize, batch: int, seed: int) -> Contest:
     )
 
 
-def our_sampler(size: PriorSize, batch: int, seed: int) -> Callable[[], object]:
-    """`sample` of the member, classes in turn."""
+def our_sampler(
+    size: PriorSize, batch: int, seed: int, settings: SamplerSettings
+) -> Callable[[], object]:
+    """`sample` of the member, classes in turn; what is to be compiled is compiled already."""
     prior = make_prior(size, seed).eval()
     labels = torch.arange(batch) % prior.num_classes
     uniforms = torch.rand(batch, *prior.noise_shape)
 
     @torch.inference_mode()
     def run() -> object:
-        return prior.sample(labels, uniforms, SamplerSettings())
+        return prior.sample(labels, uniforms, settings)
 
+    if settings.compile:
+        run()
     return run
 
 
