@@ -58,7 +58,8 @@ def test_contradictions_are_refused(section, changes, message):
 
 @pytest.mark.parametrize(("preset", "refused"), [("digits_masked", True), ("fashion_vq", False)])
 def test_steps_are_compiled_where_a_transformer_takes_them(project, preset, refused):
-    raw = read_yaml(project / f"pipelines/presets/{preset}.yaml")
+    chosen = read_yaml(project / f"pipelines/presets/{preset}.yaml")
+    raw = read_yaml(project / "params.yaml") | chosen
     raw["sampling"]["compile"] = True
     if not refused:
         assert check(raw, source="p").sampling.settings.compile
