@@ -21,6 +21,7 @@ from stages.core.sections import PARAMS_PATH, parse_params, read_yaml
 from stages.datasets.base import DatasetOptions
 from stages.encoding.options import EncodeOptions
 from stages.evaluation.options import EvaluateOptions
+from stages.nn.transformer_options import CausalTransformerOptions
 from stages.sampling.options import SamplingOptions
 from stages.training.adversary import AdversaryOptions
 from stages.training.collapse import CollapseOptions
@@ -144,6 +145,14 @@ def _sampling_suits_the_latents(params: Params) -> None:
     params.sampling.check_latents(_latent_spec(params).kind)
 
 
+def _steps_to_compile_are_there(params: Params) -> None:
+    if params.sampling.compile and not isinstance(params.prior, CausalTransformerOptions):
+        raise ValueError(
+            "sampling.compile: compiles the steps of transformers that draw token by token; must "
+            f"be false with prior.kind {params.prior.kind!r}"
+        )
+
+
 def _adaptive_weights_need_a_graph(params: Params) -> None:
     adversary = params.adversary
     if adversary.weight and adversary.adaptive and params.train_autoencoder.compile:
@@ -181,6 +190,7 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _guidance_has_what_it_needs,
     _orders_become_raster_in_time,
     _sampling_suits_the_latents,
+    _steps_to_compile_are_there,
     _likelihood_suits_the_images,
     _weights_need_a_density,
     _adaptive_weights_need_a_graph,

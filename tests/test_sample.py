@@ -59,6 +59,7 @@ SAMPLING = {
     "guidance_interval": [0.0, 1.0],
     "rejection_tries": 1,
     "rejection_threshold": 1.0,
+    "compile": False,
 }
 
 

@@ -23,13 +23,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--runs", nargs="+", default=RUNS, help="batch x tokens")
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--width", type=int, default=384)
+    parser.add_argument(
+        "--compile", action="store_true", help="ours also with compiled steps; a minute for each"
+    )
     options = parser.parse_args(arguments)
 
     def contests() -> Iterator[Contest]:
         for run in options.runs:
             batch, tokens = map(int, run.split("x"))
             size = PriorSize(options.layers, options.width, tokens)
-            yield sampling_contest(size, batch, options.seed)
+            yield sampling_contest(size, batch, options.seed, compile=options.compile)
 
     run_contests("sampling", options, contests, warm_up=False)
 

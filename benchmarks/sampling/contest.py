@@ -21,15 +21,30 @@ __all__ = ["sampling_contest"]
 _CEILING_STEPS = 8
 
 
-def sampling_contest(size: PriorSize, batch: int, seed: int) -> Contest:
-    """All samplers at one batch and number of tokens."""
+def sampling_contest(size: PriorSize, batch: int, seed: int, *, compile: bool) -> Contest:
+    """All samplers at one batch and number of tokens.
+
+    Args:
+        size: Of the prior.
+        batch: Images at once.
+        seed: Of weights and inputs.
+        compile: Whether ours is compiled; as it stands it then is one of the others.
+    """
     amount = batch * size.tokens
+    plain = our_sampler(size, batch, seed, SamplerSettings())
+    ours = [Contender("ours", "ours", plain, amount)]
+    if compile:
+        compiled = our_sampler(size, batch, seed, SamplerSettings(compile=True))
+        ours = [
+            Contender("ours, compiled", "ours", compiled, amount),
+            Contender("ours, not compiled", "peer", plain, amount),
+        ]
     return Contest(
         f"sampling, {size.layers} layers of {size.width}",
         f"batch {batch}, {size.tokens} tokens",
         "tokens",
         (
-            Contender("ours", "ours", our_sampler(size, batch, seed), amount),
+            *ours,
             Contender(
                 "products of a step + reading the cache",
                 "ceiling",
@@ -52,16 +67,20 @@ def sampling_contest(size: PriorSize, batch: int, seed: int) -> Contest:
     )
 
 
-def our_sampler(size: PriorSize, batch: int, seed: int) -> Callable[[], object]:
-    """`sample` of the member, classes in turn."""
+def our_sampler(
+    size: PriorSize, batch: int, seed: int, settings: SamplerSettings
+) -> Callable[[], object]:
+    """`sample` of the member, classes in turn; what is to be compiled is compiled already."""
     prior = make_prior(size, seed).eval()
     labels = torch.arange(batch) % prior.num_classes
     uniforms = torch.rand(batch, *prior.noise_shape)
 
     @torch.inference_mode()
     def run() -> object:
-        return prior.sample(labels, uniforms, SamplerSettings())
+        return prior.sample(labels, uniforms, settings)
 
+    if settings.compile:
+        run()
     return run
 
 

@@ -65,6 +65,8 @@ class SamplerSettings:
     """Exponent of the place in the sequence, before the schedule is applied."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Places in the sequence between which tokens are guided."""
+    compile: bool = False
+    """Whether steps of transformers are compiled: other roundings, the same distribution."""
 
     def at(self, token: int, tokens: int) -> "SamplerSettings":
         """The settings of one token: numbers only, for heads.

@@ -11,6 +11,7 @@ gain * sqrt(d), and training does not blow up when they grow. They may be turned
 (stages/nn/rotary.py); the cache keeps keys as they are compared, normalised and turned.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -21,17 +22,51 @@ from torch import Tensor, nn
 from stages.nn.rotary import Rotations, rotated
 from stages.nn.transformer_options import CausalTransformerOptions
 
-__all__ = ["KeyValueCache", "SelfAttention"]
+__all__ = ["READ_AT_ONCE", "ExactPast", "KeyValueCache", "OneToken", "Past", "SelfAttention"]
+
+READ_AT_ONCE = 16
+"""Compiled steps read a cache in lengths that are multiples of this."""
+
+OneToken = Float[Tensor, "batch heads 1 head_dim"]
 
 
 @dataclass
 class KeyValueCache:
-    """Keys and values of the tokens seen so far, for every layer; allocated once."""
+    """Keys and values of the tokens seen so far, for every layer; allocated once.
+
+    What no token has filled yet is zero: compiled steps read some of it, with weight 0.
+    """
 
     keys: Float[Tensor, "layers batch heads tokens head_dim"]
     values: Float[Tensor, "layers batch heads tokens head_dim"]
     length: int = 0
     """Tokens already inside."""
+
+
+class Past(ABC):
+    """What a new token sees in one layer."""
+
+    @abstractmethod
+    def attend(self, queries: OneToken, keys: OneToken, values: OneToken) -> OneToken:
+        """Keep the token's keys and values; mix those of all tokens so far, its own included."""
+
+
+@dataclass(frozen=True)
+class ExactPast(Past):
+    """The tokens of a cache, and no more."""
+
+    cache: KeyValueCache
+    layer: int
+
+    def attend(self, queries: OneToken, keys: OneToken, values: OneToken) -> OneToken:
+        """See `Past`."""
+        now, seen = self.cache.length, self.cache.length + 1
+        all_keys, all_values = self.cache.keys[self.layer], self.cache.values[self.layer]
+        all_keys[:, :, now] = keys[:, :, 0]
+        all_values[:, :, now] = values[:, :, 0]
+        return F.scaled_dot_product_attention(
+            queries, all_keys[:, :, :seen], all_values[:, :, :seen]
+        )
 
 
 class SelfAttention(nn.Module):
@@ -80,25 +115,14 @@ class SelfAttention(nn.Module):
         return self.project_out(mixed.transpose(1, 2).flatten(2))
 
     def step(
-        self,
-        inputs: Float[Tensor, "batch width"],
-        cache: KeyValueCache,
-        layer: int,
-        rotations: Rotations | None = None,
+        self, inputs: Float[Tensor, "batch width"], past: Past, rotations: Rotations | None = None
     ) -> Float[Tensor, "batch width"]:
-        """Attend from one new token to itself and to all those in the cache.
+        """Attend from one new token to itself and to all those before it.
 
         Args:
-            inputs: The token at position `cache.length`.
-            cache: Receives the token's keys and values; its length is moved by the caller.
-            layer: Which layer of the cache is this module's.
+            inputs: The new token.
+            past: Of this layer.
             rotations: Of the one token.
         """
-        queries, keys, values = self._queries_keys_values(inputs.unsqueeze(1), rotations)
-        now, seen = cache.length, cache.length + 1
-        cache.keys[layer, :, :, now] = keys[:, :, 0]
-        cache.values[layer, :, :, now] = values[:, :, 0]
-        mixed = F.scaled_dot_product_attention(
-            queries, cache.keys[layer, :, :, :seen], cache.values[layer, :, :, :seen]
-        )
+        mixed = past.attend(*self._queries_keys_values(inputs.unsqueeze(1), rotations))
         return self.project_out(mixed.flatten(1))

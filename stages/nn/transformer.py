@@ -13,13 +13,13 @@ the inputs, of the attention weights, and of what either layer of a block adds: 
 """
 
 import math
+from collections.abc import Callable, Sequence
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stages.nn.attention import KeyValueCache, SelfAttention
+from stages.nn.attention import READ_AT_ONCE, ExactPast, KeyValueCache, Past, SelfAttention
 from stages.nn.rotary import Rotations
 from stages.nn.transformer_options import CausalTransformerOptions
 
@@ -69,20 +69,20 @@ class Block(nn.Module):
         return stream + self.feed_forward_dropout(fed)
 
     def step(
-        self,
-        inputs: Float[Tensor, "batch width"],
-        cache: KeyValueCache,
-        layer: int,
-        rotations: Rotations | None = None,
+        self, inputs: Float[Tensor, "batch width"], past: Past, rotations: Rotations | None = None
     ) -> Float[Tensor, "batch width"]:
-        """One token, given the cache."""
-        attended = self.attention.step(self.attention_norm(inputs), cache, layer, rotations)
+        """One token, given those before it."""
+        attended = self.attention.step(self.attention_norm(inputs), past, rotations)
         stream = inputs + attended
         return stream + self.feed_forward(self.feed_forward_norm(stream))
 
 
 class Transformer(nn.Module):
     """A stack of causal blocks with a final norm.
+
+    Attributes:
+        stepper: Takes steps in place of `through_blocks`; None: nobody does. Set for a while by
+            stages/nn/compiled_step.py.
 
     Args:
         layers: Blocks.
@@ -92,6 +92,7 @@ class Transformer(nn.Module):
     def __init__(self, layers: int, options: CausalTransformerOptions) -> None:
         super().__init__()
         self.num_heads = options.num_heads
+        self.stepper: Stepper | None = None
         self.token_dropout = nn.Dropout(options.token_dropout)
         self.blocks = nn.ModuleList(Block(options) for _ in range(layers))
         self.norm = nn.RMSNorm(options.width)
@@ -118,11 +119,10 @@ class Transformer(nn.Module):
     def new_cache(self, inputs: Float[Tensor, "batch width"], tokens: int) -> KeyValueCache:
         """An empty cache for up to `tokens` steps with inputs like these."""
         batch, width = inputs.shape
-        shape = (len(self.blocks), batch, self.num_heads, tokens, width // self.num_heads)
-        return KeyValueCache(
-            torch.empty(shape, dtype=inputs.dtype, device=inputs.device),
-            torch.empty(shape, dtype=inputs.dtype, device=inputs.device),
-        )
+        # One more than is ever read: what is now a part, now the whole, would be compiled twice.
+        room = -(-tokens // READ_AT_ONCE) * READ_AT_ONCE + 1
+        shape = (len(self.blocks), batch, self.num_heads, room, width // self.num_heads)
+        return KeyValueCache(inputs.new_zeros(shape), inputs.new_zeros(shape))
 
     def step(
         self,
@@ -137,9 +137,27 @@ class Transformer(nn.Module):
             cache: Of the positions before.
             rotations: Of the whole sequence, as for `forward`.
         """
-        stream = inputs
         here = None if rotations is None else rotations.at(cache.length)
-        for layer, block in enumerate(self.blocks):
-            stream = block.step(stream, cache, layer, here)
+        if self.stepper is None:
+            pasts = [ExactPast(cache, layer) for layer in range(len(self.blocks))]
+            hidden = self.through_blocks(inputs, pasts, here)
+        else:
+            hidden = self.stepper(self, inputs, cache, here)
         cache.length += 1
+        return hidden
+
+    def through_blocks(
+        self,
+        inputs: Float[Tensor, "batch width"],
+        pasts: Sequence[Past],
+        rotations: Rotations | None,
+    ) -> Float[Tensor, "batch width"]:
+        """One token through all blocks and the norm, given what each layer has seen."""
+        stream = inputs
+        for block, past in zip(self.blocks, pasts, strict=True):
+            stream = block.step(stream, past, rotations)
         return self.norm(stream)
+
+
+Stepper = Callable[[Transformer, Tensor, KeyValueCache, Rotations | None], Tensor]
+"""Hidden state of the input at the next position; the cache's length is moved by the caller."""

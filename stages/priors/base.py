@@ -7,6 +7,7 @@ channels, grid_height, grid_width). Log-probabilities are nats per image, of the
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from stages.heads.base import (
     TokenDraw,
 )
 from stages.nn.class_labels import rows_of_pass
+from stages.nn.compiled_step import compiled_steps
 from stages.nn.schedules import Step
 
 __all__ = [
@@ -301,7 +303,8 @@ class AutoregressivePrior(Prior):
         classes = rows_of_pass(
             labels, self.num_classes, self.label_dropout, draw.settings.guidance, uniforms
         )
-        return self.walk(classes, uniforms, draw)
+        with compiled_steps(self) if draw.settings.compile else nullcontext():
+            return self.walk(classes, uniforms, draw)
 
     def _stored(self, tokens: Shaped[Tensor, "batch tokens *channels"]) -> Tensor:
         """Back from raster order to the grid, channels first."""

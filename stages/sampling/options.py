@@ -55,6 +55,9 @@ class SamplingOptions(Section):
     rejection_threshold: float = Field(gt=0, le=1)
     """The first candidate whose class the judge finds this probable is kept, the best if there is
     none such; 1: the best of all candidates."""
+    compile: bool
+    """torch.compile the prior's step: pays for large jobs only. Images differ by rounding, so now
+    and then by a code."""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "SamplingOptions":
@@ -95,6 +98,7 @@ class SamplingOptions(Section):
             guidance_schedule=self.guidance_schedule,
             guidance_power=self.guidance_power,
             guidance_interval=self.guidance_interval,
+            compile=self.compile,
         )
 
     @property

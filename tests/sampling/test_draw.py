@@ -34,6 +34,7 @@ OPTIONS = {
     "guidance_interval": [0.0, 1.0],
     "rejection_tries": 1,
     "rejection_threshold": 1.0,
+    "compile": False,
 }
 CPU = torch.device("cpu")
 

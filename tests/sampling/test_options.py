@@ -5,6 +5,7 @@ import pytest
 from stages.core.errors import ParamsError
 from stages.core.sections import read_yaml, validate
 from stages.heads.base import SamplerSettings
+from stages.params import check
 from stages.sampling.options import SamplingOptions
 
 
@@ -29,6 +30,7 @@ def test_every_setting_reaches_the_prior(section):
         "guidance_schedule": "cosine",
         "guidance_power": 2.5,
         "guidance_interval": [0.1, 0.6],
+        "compile": True,
     }
     options = validate(SamplingOptions, section | changes, source="params.yaml")
     assert vars(options.settings) == changes | {"guidance_interval": (0.1, 0.6)}
@@ -52,6 +54,18 @@ def test_contradictions_are_refused(section, changes, message):
     with pytest.raises(ParamsError, match=message) as refusal:
         validate(SamplingOptions, section | changes, source="params.yaml")
     assert len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("preset", "refused"), [("digits_masked", True), ("fashion_vq", False)])
+def test_steps_are_compiled_where_a_transformer_takes_them(project, preset, refused):
+    chosen = read_yaml(project / f"pipelines/presets/{preset}.yaml")
+    raw = read_yaml(project / "params.yaml") | chosen
+    raw["sampling"]["compile"] = True
+    if not refused:
+        assert check(raw, source="p").sampling.settings.compile
+        return
+    with pytest.raises(ParamsError, match=r"sampling\.compile: .* prior\.kind 'masked'"):
+        check(raw, source="p")
 
 
 def test_codes_have_no_variance(section):

@@ -1,0 +1,127 @@
+"""The step of sampling as one compiled call: the small operations between matrix products merged.
+
+A step of one token is a matrix product after another and some twenty small operations in every
+layer; on few rows these take as long as the products. `torch.compile` makes a few loops of them.
+It compiles once per batch size, for any number of tokens: attention reads the cache in lengths that
+are multiples of `READ_AT_ONCE`, a dimension of the compiled code that may vary, and gives what lies
+beyond the new token weight 0.
+
+Equal to the step as it stands within rounding. Products on one row, and sums in another order,
+differ in the last bits, and so will an image now and then: whether to compile is part of how images
+are drawn (`sampling.compile`).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from stages.core.errors import ParamsError
+from stages.nn.attention import READ_AT_ONCE, KeyValueCache, OneToken, Past
+from stages.nn.rotary import Rotations
+from stages.nn.transformer import Stepper, Transformer
+
+__all__ = ["compiled_steps"]
+
+_MOST_SIZES = 32
+"""Batches of one transformer for which it is compiled: guided and not, and some in tests."""
+
+_steppers: WeakKeyDictionary[Transformer, Stepper] = WeakKeyDictionary()
+"""What has been compiled so far, so that it is compiled once and not in every pass."""
+
+Layer = Float[Tensor, "batch heads seen head_dim"]
+
+
+@contextmanager
+def compiled_steps(module: nn.Module) -> Iterator[None]:
+    """Let all transformers of a module take compiled steps meanwhile.
+
+    Raises:
+        ParamsError: If there is no compiler.
+    """
+    transformers = [part for part in module.modules() if isinstance(part, Transformer)]
+    if transformers:
+        _require_compiler()
+    for transformer in transformers:
+        transformer.stepper = _steppers.setdefault(transformer, _new_stepper())
+    try:
+        yield
+    finally:
+        for transformer in transformers:
+            transformer.stepper = None
+
+
+@dataclass(frozen=True)
+class _PaddedPast(Past):
+    """The first tokens of a layer's cache, some of them perhaps not filled yet."""
+
+    keys: Layer
+    values: Layer
+    now: Int[Tensor, "1"]
+    places: Int[Tensor, " seen"]
+    """0, 1, ...: the numbers of the tokens that are read."""
+
+    def attend(self, queries: OneToken, keys: OneToken, values: OneToken) -> OneToken:
+        """See `stages.nn.attention.Past`.
+
+        As plain sums: compiled, they take less time than a call of the fused attention.
+        """
+        self.keys.index_copy_(2, self.now, keys)
+        self.values.index_copy_(2, self.now, values)
+        logits = (queries * self.keys).sum(dim=-1) * queries.shape[-1] ** -0.5
+        weights = logits.masked_fill(self.places > self.now, -torch.inf).softmax(dim=-1)
+        return (weights.unsqueeze(-1) * self.values).sum(dim=2, keepdim=True)
+
+
+def _step(
+    transformer: Transformer,
+    inputs: Float[Tensor, "batch width"],
+    keys: tuple[Layer, ...],
+    values: tuple[Layer, ...],
+    now: Int[Tensor, "1"],
+    places: Int[Tensor, " seen"],
+    rotations: Rotations | None,
+) -> Float[Tensor, "batch width"]:
+    pasts = [_PaddedPast(*layer, now, places) for layer in zip(keys, values, strict=True)]
+    return transformer.through_blocks(inputs, pasts, rotations)
+
+
+def _new_stepper() -> Stepper:
+    compiled = torch.compile(
+        _step,
+        fullgraph=True,
+        dynamic=False,
+        isolate_recompiles=True,
+        recompile_limit=_MOST_SIZES,
+    )
+
+    def step(
+        transformer: Transformer, inputs: Tensor, cache: KeyValueCache, rotations: Rotations | None
+    ) -> Tensor:
+        seen = (cache.length // READ_AT_ONCE + 1) * READ_AT_ONCE
+        places = torch.arange(seen, device=inputs.device)
+        keys, values = (all[:, :, :, :seen].unbind(0) for all in (cache.keys, cache.values))
+        for varying, axis in ((places, 0), *((layer, 2) for layer in (*keys, *values))):
+            torch._dynamo.mark_dynamic(varying, axis)
+        now = places[cache.length : cache.length + 1]
+        return compiled(transformer, inputs, keys, values, now, places, rotations)
+
+    return step
+
+
+def _require_compiler() -> None:
+    # Imported here: every stage imports this file, few compile, and these take seconds.
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise ParamsError(
+            "sampling.compile: needs a C++ compiler, and none was found; install one (g++, or name "
+            "it in the environment variable CXX), or set sampling.compile: false"
+        ) from None

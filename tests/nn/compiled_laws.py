@@ -1,0 +1,99 @@
+"""What must hold of compiled steps; `python -m tests.nn.compiled_laws NAME` tries one."""
+
+import sys
+from contextlib import nullcontext
+
+import torch
+
+from stages.bottlenecks.base import LatentSpec
+from stages.heads.base import SamplerSettings
+from stages.heads.categorical import CategoricalOptions
+from stages.nn.attention import READ_AT_ONCE
+from stages.nn.compiled_step import compiled_steps
+from stages.nn.positions import RotaryPositions
+from stages.nn.transformer import Transformer
+from stages.nn.transformer_options import CausalTransformerOptions
+from stages.priors.base import KnownLatents
+from stages.priors.depth_transformer import DepthTransformerOptions, DepthTransformerPrior
+from stages.priors.transformer import TransformerOptions, TransformerPrior
+from tests.priors.sections import BLOCKS, TRANSFORMER
+
+__all__ = ["LAWS", "make_transformer"]
+
+WIDTH, HEADS = 16, 2
+CODES, CLASSES = 7, 3
+
+
+def louder(module):
+    """Weights as large as trained ones: at the start every branch is almost silent."""
+    for parameter in module.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    return module.eval()
+
+
+def make_transformer():
+    torch.manual_seed(0)
+    return louder(Transformer(2, CausalTransformerOptions(**BLOCKS)))
+
+
+def stepped(transformer, inputs, rotations, *, compiled):
+    cache = transformer.new_cache(inputs[:, 0], inputs.shape[1])
+    with torch.inference_mode(), compiled_steps(transformer) if compiled else nullcontext():
+        steps = [transformer.step(each, cache, rotations) for each in inputs.unbind(dim=1)]
+    return torch.stack(steps, dim=1)
+
+
+def steps_equal_those_that_are_not_compiled_and_the_full_forward():
+    transformer = make_transformer()
+    tokens = READ_AT_ONCE + 5
+    rotations = RotaryPositions(((3, tokens // 3),), WIDTH, WIDTH // HEADS).rotations(None)
+    for batch in (1, 3):
+        inputs = torch.randn(batch, tokens, WIDTH)
+        for turns in (None, rotations):
+            compiled = stepped(transformer, inputs, turns, compiled=True)
+            plain = stepped(transformer, inputs, turns, compiled=False)
+            torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(compiled, transformer(inputs, turns), rtol=1e-4, atol=1e-5)
+
+
+def one_compilation_does_for_all_positions():
+    transformer = make_transformer()
+    graphs = torch._dynamo.utils.counters["stats"]
+    stepped(transformer, torch.randn(2, 3 * READ_AT_ONCE - 1, WIDTH), None, compiled=True)
+    assert graphs["unique_graphs"] == 1, graphs
+
+
+def probabilities_are_those_of_the_full_forward_guided_or_not():
+    """With every cell given, a walk weighs the cells as `log_prob` does."""
+    head = CategoricalOptions(kind="categorical", tied=False)
+    spec = LatentSpec("codes", 3, 7, CODES)
+    options = TransformerOptions(**{**TRANSFORMER, "positions": "rotary"})
+    stacked = LatentSpec("codes", 1, 12, CODES, parts=((2, 3), (2, 3)))
+    by_depth = {**BLOCKS, "kind": "depth_transformer", "layers": 1, "depth_layers": 1}
+    torch.manual_seed(0)
+    for prior in (
+        louder(TransformerPrior(options, head, spec, CLASSES)),
+        louder(DepthTransformerPrior(DepthTransformerOptions(**by_depth), head, stacked, CLASSES)),
+    ):
+        shape = (4, prior.spec.grid_height, prior.spec.grid_width)
+        known = KnownLatents(torch.randint(CODES, shape), torch.ones(shape, dtype=torch.bool))
+        labels, uniforms = torch.tensor([0, 2, 1, 2]), torch.rand(4, *prior.noise_shape)
+        with torch.inference_mode():
+            expected = prior.log_prob(known.latents, labels)
+            for guidance in (1.0, 2.0):
+                settings = SamplerSettings(guidance=guidance, compile=True)
+                weight = prior.complete(labels, uniforms, settings, known).log_weight
+                torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-4)
+
+
+LAWS = {
+    law.__name__: law
+    for law in (
+        steps_equal_those_that_are_not_compiled_and_the_full_forward,
+        one_compilation_does_for_all_positions,
+        probabilities_are_those_of_the_full_forward_guided_or_not,
+    )
+}
+
+if __name__ == "__main__":
+    LAWS[sys.argv[1]]()

@@ -1,0 +1,46 @@
+"""A compiled step equals the step as it stands, within rounding; without a compiler it says so."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from stages.core.errors import ParamsError
+from stages.nn.compiled_step import compiled_steps
+from tests.nn.compiled_laws import LAWS, make_transformer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("law", LAWS)
+def test_law(law, project):
+    # In a process of its own: the checks of shapes that this one has put into every function of
+    # `stages` cannot be compiled.
+    command = [sys.executable, "-m", "tests.nn.compiled_laws", law]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_a_compiler_it_says_so(monkeypatch):
+    from torch._inductor import cpp_builder
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    def none_found():
+        raise InvalidCxxCompiler()
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none_found)
+    transformer = make_transformer()
+    with pytest.raises(ParamsError, match=r"sampling\.compile: needs a C\+\+ compiler"):
+        with compiled_steps(transformer):
+            pass
+    assert transformer.stepper is None
+
+
+def test_it_lets_go_whatever_happens():
+    transformer = make_transformer()
+    with pytest.raises(KeyError), compiled_steps(transformer):
+        assert transformer.stepper is not None
+        raise KeyError
+    assert transformer.stepper is None
+    cache = transformer.new_cache(torch.zeros(1, 16), 1)
+    assert transformer.step(torch.zeros(1, 16), cache).shape == (1, 16)
