@@ -28,7 +28,7 @@ from stages.nn.transformer import Stepper, Transformer
 __all__ = ["compiled_steps"]
 
 _MOST_SIZES = 32
-"""Batches of one transformer for which it is compiled: guided and not, and some in tests."""
+"""Sizes of batches, over all transformers of a process: guided and not, whole and last ones."""
 
 _steppers: WeakKeyDictionary[Transformer, Stepper] = WeakKeyDictionary()
 """What has been compiled so far, so that it is compiled once and not in every pass."""
@@ -44,12 +44,15 @@ def compiled_steps(module: nn.Module) -> Iterator[None]:
         ParamsError: If there is no compiler.
     """
     transformers = [part for part in module.modules() if isinstance(part, Transformer)]
-    if transformers:
-        _require_compiler()
+    if not transformers:
+        yield
+        return
+    _require_compiler()
     for transformer in transformers:
         transformer.stepper = _steppers.setdefault(transformer, _new_stepper())
     try:
-        yield
+        with torch._dynamo.config.patch(recompile_limit=_MOST_SIZES):
+            yield
     finally:
         for transformer in transformers:
             transformer.stepper = None
@@ -91,13 +94,7 @@ def _step(
 
 
 def _new_stepper() -> Stepper:
-    compiled = torch.compile(
-        _step,
-        fullgraph=True,
-        dynamic=False,
-        isolate_recompiles=True,
-        recompile_limit=_MOST_SIZES,
-    )
+    compiled = torch.compile(_step, fullgraph=True, dynamic=False)
 
     def step(
         transformer: Transformer, inputs: Tensor, cache: KeyValueCache, rotations: Rotations | None

@@ -78,14 +78,29 @@ def start_by_form(visitor: Visitor, unattended: Unattended, values: dict[str, An
     field = page.locator(".schema-form-property", has=wanted).last
     if values:
         field.locator("textarea").fill(json.dumps(values))
+        field.locator("textarea").blur()
         field.scroll_into_view_if_needed()
         visitor.keep("prefect-form")
     # The form is made anew when its defaults arrive; what is pressed before is forgotten.
     page.wait_for_load_state("networkidle")
     before = len(unattended.runs())
-    page.get_by_role("button", name="Submit").click()
-    page.wait_for_url(re.compile(r"/deployment/[0-9a-f-]+(\?.*)?$"))
+    submit_until_sent(page)
     wait_until(lambda: len(unattended.runs()) > before)
+
+
+def submit_until_sent(page: Any) -> None:
+    """As a person does: a click while the form rearranges itself hits nothing."""
+    from playwright.sync_api import TimeoutError as NothingHappened
+
+    left = re.compile(r"/deployment/[0-9a-f-]+(\?.*)?$")
+    for _ in range(3):
+        page.get_by_role("button", name="Submit").click()
+        try:
+            page.wait_for_url(left, timeout=60_000)
+            return
+        except NothingHappened:
+            continue
+    raise AssertionError(f"still at {page.url}")
 
 
 @pytest.fixture(scope="module")
