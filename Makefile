@@ -22,7 +22,8 @@ setup: $(READY) ## Create .venv and install the tested set into it
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@# Uncompiled: of what is installed most is never imported, and what is compiles itself then.
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip check
 	@touch $(READY)
 

@@ -3,11 +3,18 @@
 The branch is a clone, so it takes two steps: `dvc exp save` there writes a commit with its
 params.yaml and dvc.lock upon the commit it is a clone of, under a reference `refs/exps/...`, and
 git carries the reference to the project, as `dvc exp push` would in many times the time. The bytes
-are in the shared cache already. `dvc exp run --temp` would make experiments by itself, but runs a
-whole line at once: stages that branches share would run in each of them before any has finished.
+are in the shared cache already. What the commit's dvc.lock says of stages the branch has not run is
+left out: it is of other parameters, and DVC would look for bytes that may be nowhere on this
+machine (a fresh clone has the lock and no cache).
+
+`dvc exp run --temp` would make experiments by itself, but runs a whole line at once: stages that
+branches share would run in each of them before any has finished.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ruamel.yaml import YAML
 
 from pipelines.branches import Branch, BranchFailed
 
@@ -28,6 +35,7 @@ def save_experiment(
     Raises:
         BranchFailed: If DVC or git refuses.
     """
+    _forget_others(branch.folder / "dvc.lock", stages)
     save = ("dvc", "--wait-for-lock", "exp", "save", "--force", "--name", name)
     branch.python(*save, *stages, log=log)
     references = branch.git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
@@ -35,3 +43,14 @@ def save_experiment(
     if not its:
         raise BranchFailed(f"{branch.folder}: dvc exp save left no experiment {name}")
     branch.git("push", "--quiet", "--force", "origin", *(f"{each}:{each}" for each in its))
+
+
+def _forget_others(lock: Path, stages: Sequence[str]) -> None:
+    yaml = YAML()
+    content = yaml.load(lock.read_text(encoding="utf-8"))
+    others = content["stages"].keys() - set(stages)
+    if others:
+        for stage in others:
+            del content["stages"][stage]
+        with lock.open("w", encoding="utf-8") as file:
+            yaml.dump(content, file)
