@@ -95,9 +95,9 @@ def tell_of_crash(flow: Any, flow_run: Any, state: Any) -> None:
 def _tell(event: str, flow: Any, flow_run: Any, state: Any) -> None:
     # Here, so that who only wants to send something needs no Prefect.
     from prefect.logging.loggers import flow_run_logger
-    from prefect.utilities.urls import url_for
 
-    page = os.environ.get("LATENTLINE_PREFECT_PAGE")
-    link = f"{page}/runs/flow-run/{flow_run.id}" if page else url_for("flow-run", flow_run.id)
+    from pipelines.run_page import address_of_run
+
+    link = address_of_run(flow_run.id)
     message = f"{flow.name}, run {flow_run.name}: {state.message}"
     notify(event, message, {"prefect": link}, flow_run_logger(flow_run, flow).warning)

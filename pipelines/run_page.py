@@ -5,16 +5,25 @@ These are Prefect artifacts under fixed keys, so that the page of a key shows it
 
 import base64
 import io
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.utilities.urls import url_for
 from pydantic import BaseModel
 
 from pipelines.figures import Figure
 
-__all__ = ["StageOutcome", "figures_table", "publish", "publish_sweep", "stages_table"]
+__all__ = [
+    "StageOutcome",
+    "address_of_run",
+    "figures_table",
+    "publish",
+    "publish_sweep",
+    "stages_table",
+]
 
 LARGEST_PICTURE = 700_000
 """Bytes; in base64 a third more, and Prefect's server is asked to keep it in its database."""
@@ -30,6 +39,17 @@ class StageOutcome(BaseModel):
     run_id: str | None = None
     """The MLflow run that made the outputs: an earlier one if the stage was cached."""
     url: str | None = None
+
+
+def address_of_run(flow_run_id: object) -> str | None:
+    """Where a browser finds a run: on the page that is shown to people, else the server's own.
+
+    Differs: from `prefect.runtime.flow_run.ui_url`, whose path is that of Prefect's older page.
+    """
+    page = os.environ.get("LATENTLINE_PREFECT_PAGE")
+    if page:
+        return f"{page}/runs/flow-run/{flow_run_id}"
+    return url_for("flow-run", str(flow_run_id))
 
 
 def publish(

@@ -5,7 +5,6 @@ stops what takes too long, and shows it; MLflow's record of the run links the tw
 nothing: two caches over one stage would disagree some day.
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from pipelines.params_overlay import apply_overlay
 from pipelines.prefect_setup import crash_zombies, noted_process
 from pipelines.record import LineRecord
 from pipelines.reproduce import StageFailed, reproduce, stage_environment
-from pipelines.run_page import StageOutcome, publish
+from pipelines.run_page import StageOutcome, address_of_run, publish
 from pipelines.stage_graph import stage_order, stages_with_upstream
 from pipelines.workspace_lock import hold_workspace
 from stages.core.errors import LatentlineError, ParamsError
@@ -297,5 +296,4 @@ def run_tags(reason: str = "") -> dict[str, str]:
 
 def run_page() -> str | None:
     """Prefect's page of the present run."""
-    page = os.environ.get("LATENTLINE_PREFECT_PAGE")
-    return f"{page}/runs/flow-run/{flow_run.id}" if page else flow_run.ui_url
+    return address_of_run(flow_run.id)

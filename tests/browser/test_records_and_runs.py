@@ -171,7 +171,10 @@ def test_prefects_page_leads_to_mlflows(
     page.get_by_text(run["name"]).first.wait_for()
     page.get_by_text("prefect.flow_run_url").first.wait_for()
     visitor.keep("mlflow-run")
-    assert unattended.prefect in visitor.text(), "the way back"
+    back = re.search(rf"{unattended.prefect}/runs/flow-run/{run['id']}", page.content())
+    assert back is not None, "the way back"
+    page.goto(back.group())
+    page.get_by_text(f"Beginning flow run '{run['name']}'").first.wait_for()
 
 
 def test_mlflows_table_compares_two_lines(
