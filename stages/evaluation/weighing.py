@@ -6,6 +6,7 @@ is weighed is kept batch by batch: thousands of draws take hours, and a kill cos
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -89,21 +90,29 @@ def weigh_test(
             continue
         bound = bounds[prefix] = ImportanceBound(weigh, draws)
         for batch in _batches(line, options, seed, device, f"{prefix}weights"):
-            kept = run.work / "weights" / f"{prefix}{batch.first:09d}.npz"
-            costs = read_arrays(kept)
-            if costs is None:
-                # The same draws under either prior: the bounds differ by the priors alone.
-                stream = torch_stream(seed, "evaluate", "weights", batch.first, device=device)
-                found = bound.weighed(batch.targets, batch.labels, stream, run.raise_if_stopped)
-                costs = {name: nats.numpy() for name, nats in found.items()}
-                write_arrays(kept, costs)
-            bound.take({name: torch.from_numpy(nats) for name, nats in costs.items()})
+            path = run.work / "weights" / f"{prefix}{batch.first:09d}.npz"
+            bound.take(_costs(path, bound, batch, seed, run))
         told = told.also(reference_n=bound.images)
         how = told.also(latent_prior=prior, posterior=q)
         figures += bound.figures(prefix, line.first_stage.image, likelihood.discretized, how)
     if len(bounds) == 2 and not looser and own_draws == options.iwae_prior_draws:
         figures += prior_gains(bounds[""], bounds["two_stage_"], told)
     return figures
+
+
+def _costs(
+    path: Path, bound: ImportanceBound, batch: _Batch, seed: int, run: Run
+) -> dict[str, torch.Tensor]:
+    """Of one batch, as an earlier process has left them or as weighed now."""
+    kept = read_arrays(path)
+    if kept is None:
+        # The same draws under either prior: the bounds differ by the priors alone.
+        device = batch.targets.device
+        stream = torch_stream(seed, "evaluate", "weights", batch.first, device=device)
+        found = bound.weighed(batch.targets, batch.labels, stream, run.raise_if_stopped)
+        kept = {name: nats.numpy() for name, nats in found.items()}
+        write_arrays(path, kept)
+    return {name: torch.from_numpy(nats) for name, nats in kept.items()}
 
 
 def _batches(
