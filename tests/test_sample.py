@@ -183,16 +183,16 @@ def test_a_killed_small_job_grows_to_the_bytes_of_an_undisturbed_large_one(monke
     count = 5 * GROUP + 11
     whole = run_it(inputs, work="whole", count=count, batch_size=7).digest
     run_it(inputs, work="grown", count=GROUP - 3, batch_size=1)
-    write = stages.sampling.pieces._write
+    write = stages.sampling.pieces.write_arrays
 
-    def dying_write(drawn, path):
+    def dying_write(path, arrays):
         path.with_name(f".{path.name}").write_bytes(b"half a piece")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages.sampling.pieces, "_write", dying_write)
+    monkeypatch.setattr(stages.sampling.pieces, "write_arrays", dying_write)
     with pytest.raises(KeyboardInterrupt):
         run_it(inputs, work="grown", count=count, batch_size=2 * GROUP)
-    monkeypatch.setattr(stages.sampling.pieces, "_write", write)
+    monkeypatch.setattr(stages.sampling.pieces, "write_arrays", write)
     # batch_size is one of the numbers that the artifact tells, not one that shapes it.
     run_it(inputs, work="grown", count=count, batch_size=3 * GROUP)
     assert run_it(inputs, work="grown", count=count, batch_size=7).digest == whole

@@ -29,7 +29,8 @@ def test_optimal_scale_is_the_best_of_many():
         laplace("fixed", value).log_prob(images, locations).mean().item()
         for value in torch.linspace(0.05, 3, 300).tolist()
     ]
-    assert best.item() >= max(others)
+    # Close to the best scale differences are smaller than the rounding of a sum.
+    assert best.item() >= max(others) - 1e-5
     assert best.item() == pytest.approx(max(others), abs=1e-2)
 
 

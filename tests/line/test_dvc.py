@@ -15,7 +15,10 @@ import time
 import pandas as pd
 import pytest
 
-from tests.line.repository import Repository, make_repository, ran
+from tests.line.repository import PATIENCE, Repository, make_repository, ran
+
+# Not the usual limit: the first of them runs a whole line.
+pytestmark = pytest.mark.timeout(PATIENCE)
 
 STAGES = [
     "prepare",
