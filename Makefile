@@ -22,8 +22,7 @@ setup: $(READY) ## Create .venv and install the tested set into it
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	@# Uncompiled: of what is installed most is never imported, and what is compiles itself then.
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip check
 	@touch $(READY)
 
