@@ -15,7 +15,9 @@ nothing to beat. Another way of sampling is part of what is compared, and is tol
 """
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -241,12 +243,28 @@ def _register(
             raise
     kept = ("dvc.rev", "params.sha256", CODE_CHANGED)
     tags = {name: run.data.tags[name] for name in kept if name in run.data.tags}
-    version = client.create_model_version(
-        model,
-        source.uri,
-        run_id=run.info.run_id,
-        tags={**tags, TAG: why},
-        description=source.about,
-        model_id=source.model_id,
-    )
+    with _store_of_the_process(client.tracking_uri):
+        version = client.create_model_version(
+            model,
+            source.uri,
+            run_id=run.info.run_id,
+            tags={**tags, TAG: why},
+            description=source.about,
+            model_id=source.model_id,
+        )
     client.set_registered_model_alias(model, alias, version.version)
+
+
+@contextmanager
+def _store_of_the_process(uri: str) -> Iterator[None]:
+    """MLflow's registry looks a model up in the store of the process, whatever the client's is."""
+    from mlflow import set_tracking_uri
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        set_tracking_uri(None)
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
