@@ -48,15 +48,18 @@ def served_model(
     Raises:
         LatentlineError: If the run does not say what it was made of, or DVC has not its bytes.
     """
+    from mlflow.entities import LoggedModelStatus
+
     run_id = run.info.run_id
     # Left by a promotion that was interrupted.
     found = client.search_logged_models(
         [run.info.experiment_id],
-        filter_string=f"source_run_id = '{run_id}' AND name = '{name}' AND status = 'READY'",
-        max_results=1,
+        filter_string=f"source_run_id = '{run_id}' AND name = '{name}'",
     )
-    if found:
-        return str(found[0].model_id)
+    for model in found:
+        # Not in the filter: stores keep the status as a number, and no word is equal to it.
+        if model.status == LoggedModelStatus.READY:
+            return str(model.model_id)
     work = root / ".work" / "pack"
     with hold(work.with_name("pack.lock"), "packing a model", log):
         folder = _packed(root, client, run, work, log)
