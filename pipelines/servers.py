@@ -18,7 +18,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,7 @@ __all__ = [
     "show_to_runs",
     "shown_to_runs",
     "start",
+    "told_of",
     "use_project_home",
     "wait_until_up",
 ]
@@ -75,6 +76,11 @@ class Server:
     """Variables by which runs of the project find it."""
 
 
+def told_of(servers: Iterable[Server]) -> dict[str, str]:
+    """Variables by which runs of the project find all of these."""
+    return {name: value for server in servers for name, value in server.told.items()}
+
+
 def use_project_home(root: Path) -> None:
     """Keep Prefect's data in the project, unless the user has a home for them.
 
@@ -86,6 +92,7 @@ def use_project_home(root: Path) -> None:
 def prefect_server(root: Path, port: int) -> Server:
     """Prefect's server with its page and schedules, on the data of PREFECT_HOME."""
     url = f"http://{LOOPBACK}:{port}"
+    told = {"PREFECT_API_URL": f"{url}/api"}
     command = [sys.executable, "-m", "prefect", "--no-prompt", "server", "start"]
     return Server(
         name="Prefect",
@@ -94,8 +101,8 @@ def prefect_server(root: Path, port: int) -> Server:
         health=f"{url}/api/health",
         log=root / ".work" / "servers" / f"prefect-{port}.log",
         # By default any page in this machine's browser may ask the API for anything.
-        environment={"PREFECT_API_URL": f"{url}/api", CORS: os.environ.get(CORS) or url},
-        told={"PREFECT_API_URL": f"{url}/api"},
+        environment={**told, CORS: os.environ.get(CORS) or url},
+        told=told,
     )
 
 
@@ -246,9 +253,8 @@ def shown_to_runs(root: Path, servers: Sequence[Server]) -> Iterator[None]:
 
 def show_to_runs(root: Path, servers: Sequence[Server]) -> None:
     """The same until the next call; without a Prefect server among them, runs have their own."""
-    told = {name: value for server in servers for name, value in server.told.items()}
     _note(root).unlink(missing_ok=True)
-    if told:
+    if told := told_of(servers):
         _note(root).write_text(json.dumps(told))
 
 

@@ -27,6 +27,7 @@ from pipelines.servers import (
     prefect_server,
     require_free_port,
     show_to_runs,
+    told_of,
     use_project_home,
     wait_until_up,
 )
@@ -149,7 +150,7 @@ def _start_worker(
     started: list[Background],
     log: Callable[[str], None],
 ) -> None:
-    told = {name: value for server in servers.values() for name, value in server.told.items()}
+    told = told_of(servers.values())
     api = told["PREFECT_API_URL"]
     # Not before: prefect reads the environment when it is imported.
     from pipelines.prefect_setup import POOL, prepare, worker_is_online
