@@ -11,10 +11,10 @@ differ in the last bits, and so will an image now and then: whether to compile i
 are drawn (`sampling.compile`).
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -23,15 +23,12 @@ from torch import Tensor, nn
 from stages.core.errors import ParamsError
 from stages.nn.attention import READ_AT_ONCE, KeyValueCache, OneToken, Past
 from stages.nn.rotary import Rotations
-from stages.nn.transformer import Stepper, Transformer
+from stages.nn.transformer import Transformer
 
 __all__ = ["compiled_steps"]
 
 _MOST_SIZES = 32
 """Sizes of batches, over all transformers of a process: guided and not, whole and last ones."""
-
-_steppers: WeakKeyDictionary[Transformer, Stepper] = WeakKeyDictionary()
-"""What has been compiled so far, so that it is compiled once and not in every pass."""
 
 Layer = Float[Tensor, "batch heads seen head_dim"]
 
@@ -49,7 +46,7 @@ def compiled_steps(module: nn.Module) -> Iterator[None]:
         return
     _require_compiler()
     for transformer in transformers:
-        transformer.stepper = _steppers.setdefault(transformer, _new_stepper())
+        transformer.stepper = _take_step
     try:
         with torch._dynamo.config.patch(recompile_limit=_MOST_SIZES):
             yield
@@ -93,21 +90,22 @@ def _step(
     return transformer.through_blocks(inputs, pasts, rotations)
 
 
-def _new_stepper() -> Stepper:
-    compiled = torch.compile(_step, fullgraph=True, dynamic=False)
+@functools.cache
+def _compiled_step() -> Callable[..., Tensor]:
+    """Not at import: that takes seconds. What it compiles, it keeps for each transformer."""
+    return torch.compile(_step, fullgraph=True, dynamic=False)
 
-    def step(
-        transformer: Transformer, inputs: Tensor, cache: KeyValueCache, rotations: Rotations | None
-    ) -> Tensor:
-        seen = (cache.length // READ_AT_ONCE + 1) * READ_AT_ONCE
-        places = torch.arange(seen, device=inputs.device)
-        keys, values = (all[:, :, :, :seen].unbind(0) for all in (cache.keys, cache.values))
-        for varying, axis in ((places, 0), *((layer, 2) for layer in (*keys, *values))):
-            torch._dynamo.mark_dynamic(varying, axis)
-        now = places[cache.length : cache.length + 1]
-        return compiled(transformer, inputs, keys, values, now, places, rotations)
 
-    return step
+def _take_step(
+    transformer: Transformer, inputs: Tensor, cache: KeyValueCache, rotations: Rotations | None
+) -> Tensor:
+    seen = (cache.length // READ_AT_ONCE + 1) * READ_AT_ONCE
+    places = torch.arange(seen, device=inputs.device)
+    keys, values = (all[:, :, :, :seen].unbind(0) for all in (cache.keys, cache.values))
+    for varying, axis in ((places, 0), *((layer, 2) for layer in (*keys, *values))):
+        torch._dynamo.mark_dynamic(varying, axis)
+    now = places[cache.length : cache.length + 1]
+    return _compiled_step()(transformer, inputs, keys, values, now, places, rotations)
 
 
 def _require_compiler() -> None:
