@@ -40,6 +40,7 @@ class Copy:
             "PYTHONPATH": "",
             "LATENTLINE_TRACKING": "on" if tracked else "off",
         }
+        # Not by `run_command`: it looks for the end some times a second, and this is timed.
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
             process = start_session(
                 [sys.executable, "-m", *arguments],

@@ -18,10 +18,10 @@ from PIL import Image
 import stages.draw
 from tests.browser.visitor import Visitor
 from tests.evaluation.tiny_line import CODES, CONTINUOUS
-from tests.pipelines.test_command_line import wait_until
 from tests.pipelines.trivial_line import PROJECT, free_port
 from tests.serving.lines import make_square_line
 from tests.serving.test_uploads import png_header
+from tests.waiting import wait_until
 
 pytest.importorskip("streamlit")
 

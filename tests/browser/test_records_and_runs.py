@@ -18,8 +18,8 @@ from ruamel.yaml import YAML
 from tests.architecture.imports import PROJECT
 from tests.browser.visitor import Visitor
 from tests.line.repository import Repository, make_repository
-from tests.pipelines.test_command_line import wait_until
 from tests.pipelines.trivial_line import free_port
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(2400)]
 

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from stages.core.store import portable, reason, run_url, tracking_uri, without_c
 from stages.core.tracking import NullTracker, Tracker, open_tracker
 from stages.upload_history import _deliver_left
 from stages.upload_history import main as upload_history
+from tests.waiting import wait_until
 
+wait_for = partial(wait_until, seconds=60.0)
 NOBODY = "http://127.0.0.1:9"
 SOURCES = Path(__file__).resolve().parents[2]
 
@@ -83,14 +86,6 @@ def work_folder(root: Path, name: str) -> Path:
     folder = root / ".work" / "stage" / name
     folder.mkdir(parents=True)
     return folder
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-    return value
 
 
 def test_four_processes_may_make_a_fresh_store_together(project: Path) -> None:

@@ -7,9 +7,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,26 +19,15 @@ from ruamel.yaml import YAML
 
 from pipelines.runner import end_session, start_session
 from tests.line.repository import Repository
+from tests.waiting import wait_until
 
-__all__ = ["Place", "mounted", "wait_until"]
+__all__ = ["PATIENCE", "Place", "mounted"]
 
 TOKEN = "LATENTLINE_FAULT_TOKEN"
 """Variable by which all that a case has started is found."""
 INJECTED = Path(__file__).parent / "injected"
 PATIENCE = 3000.0
 """Seconds; a machine may be busy with other things."""
-
-
-def wait_until(holds: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Wait until something holds.
-
-    Raises:
-        AssertionError: If it does not come true.
-    """
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 class Place(Repository):

@@ -7,8 +7,9 @@ import psutil
 import pytest
 
 from tests.faults.conftest import Undisturbed
-from tests.faults.place import Place, wait_until
+from tests.faults.place import PATIENCE, Place
 from tests.faults.table import case
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -22,7 +23,9 @@ def test_params_edited_in_a_stage(line: Place, undisturbed: Undisturbed, result)
     # It stands still in the middle while somebody edits.
     order = {"victim": f"stages.{stage}", "event": half, "signal": signal.SIGSTOP}
     process = line.start("dvc", "repro", "--single-item", stage, fault=order)
-    wait_until(lambda: any(each.status() == psutil.STATUS_STOPPED for each in line.living()))
+    wait_until(
+        lambda: any(each.status() == psutil.STATUS_STOPPED for each in line.living()), PATIENCE
+    )
     line.change(sampling={"temperature": 0.5})
     for each in line.living():
         each.send_signal(signal.SIGCONT)
@@ -43,7 +46,7 @@ def test_params_edited_in_a_flow(
     before = path.read_text()
     path.write_text(before.replace("{value: one}", "{value: one, sleep: 3}"))
     process = trivial.start("pipelines", "run")
-    wait_until(lambda: "first begins" in trivial.said or process.poll() is not None)
+    wait_until(lambda: "first begins" in trivial.said or process.poll() is not None, PATIENCE)
     path.write_text(path.read_text().replace("value: three", "value: drei"))
     assert process.wait(timeout=3000) == 1
     assert "params.yaml was edited while the line ran" in trivial.said, trivial.said

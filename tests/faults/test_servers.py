@@ -11,10 +11,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pipelines.background import Background
 from pipelines.servers import prefect_server, running
 from tests.faults.conftest import Undisturbed
-from tests.faults.place import Place, wait_until
+from tests.faults.place import PATIENCE, Place
 from tests.faults.table import case
 from tests.pipelines.test_deployment import install
 from tests.pipelines.trivial_line import free_port
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -34,7 +35,7 @@ def test_prefect_server_restarts(
         # Long enough that the server is gone and there again while the stage runs.
         params.write_text(before.replace("{value: one}", "{value: one, sleep: 20}"))
         run = trivial.start("pipelines", "run")
-        wait_until(lambda: "first begins" in trivial.said or run.poll() is not None)
+        wait_until(lambda: "first begins" in trivial.said or run.poll() is not None, PATIENCE)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     with running(trivial.path, server):
@@ -73,7 +74,7 @@ def test_what_up_has_started(
             deployment = client.read_deployment_by_name("two_stage/adhoc")
             run = client.create_flow_run_from_deployment(deployment.id)
             work = trivial.path / ".work" / "workspace.lock"
-            wait_until(lambda: any("first" in p.cmdline() for p in trivial.living()))
+            wait_until(lambda: any("first" in p.cmdline() for p in trivial.living()), PATIENCE)
             assert work.exists()
             for name in ("worker", "mlflow", "prefect"):
                 process = Background(trivial.path, name).process()
@@ -84,7 +85,7 @@ def test_what_up_has_started(
             assert "ended" in trivial.said or "starting" in trivial.said
             wait_until(lambda: client.read_flow_run(run.id).state_name == "Crashed", 300)
             again = client.create_flow_run_from_deployment(deployment.id)
-            wait_until(lambda: client.read_flow_run(again.id).state_name == "Completed")
+            wait_until(lambda: client.read_flow_run(again.id).state_name == "Completed", PATIENCE)
     finally:
         assert trivial.call("pipelines", "down") == 0, trivial.said
     trivial.environment["LATENTLINE_TRACKING"] = "off"

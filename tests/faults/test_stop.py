@@ -8,8 +8,9 @@ import pytest
 
 from pipelines.reproduce import reproduce, stage_environment
 from tests.faults.conftest import Undisturbed
-from tests.faults.place import Place, wait_until
+from tests.faults.place import Place
 from tests.faults.table import case
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

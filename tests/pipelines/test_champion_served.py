@@ -19,8 +19,8 @@ from pipelines.record import LineRecord
 from stages.core.store import opened_store, tracking_uri
 from stages.serving.tables import png_of
 from tests.line.repository import Repository, make_repository
-from tests.pipelines.test_command_line import wait_until
 from tests.pipelines.trivial_line import free_port
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from pipelines.__main__ import main
 from pipelines.servers import mlflow_server, prefect_api, prefect_server, running, shown_to_runs
 from stages.core.errors import LatentlineError
 from tests.pipelines.trivial_line import MARK, PROJECT, Line, free_port, living
+from tests.waiting import wait_until
 
 PATIENCE = 200.0
 
@@ -38,18 +38,11 @@ class Command:
         return self.log.read_text()
 
     def wait_for(self, words: str) -> None:
-        wait_until(lambda: words in self.said() or self.process.poll() is not None)
+        wait_until(lambda: words in self.said() or self.process.poll() is not None, PATIENCE)
         assert words in self.said(), self.said()
 
     def status(self) -> int:
         return self.process.wait(timeout=PATIENCE)
-
-
-def wait_until(holds: Callable[[], object], seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
 
 
 @pytest.mark.parametrize(

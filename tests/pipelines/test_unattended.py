@@ -14,9 +14,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pipelines.background import Background
 from pipelines.unattended import status, up
 from stages.core.errors import LatentlineError
-from tests.pipelines.test_command_line import wait_until
 from tests.pipelines.test_deployment import install
 from tests.pipelines.trivial_line import MARK, Line, free_port, living
+from tests.waiting import wait_until
 
 
 def command(root: Path, mark: str, *arguments: str) -> str:
