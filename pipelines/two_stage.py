@@ -58,7 +58,7 @@ class LineResult(BaseModel):
 
 AS_IT_STANDS = LineConfig()
 COLLAPSE = "collapse alarm"
-"""Words of `stages.training.collapse` when the alarm stops a stage."""
+"""Words of `stages.tasks.collapse` when the alarm stops a stage."""
 
 
 @flow(

@@ -23,10 +23,10 @@ from stages.encoding.options import EncodeOptions
 from stages.evaluation.options import EvaluateOptions
 from stages.nn.transformer_options import CausalTransformerOptions
 from stages.sampling.options import SamplingOptions
-from stages.training.adversary import AdversaryOptions
-from stages.training.collapse import CollapseOptions
+from stages.tasks.adversary import AdversaryOptions
+from stages.tasks.collapse import CollapseOptions
+from stages.tasks.perceptual import PerceptualOptions
 from stages.training.options import TrainingOptions
-from stages.training.perceptual import PerceptualOptions
 
 __all__ = ["Params", "check"]
 

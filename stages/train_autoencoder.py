@@ -22,13 +22,13 @@ from stages.core.randomness import seed_everything
 from stages.core.ranks import ComputeOptions
 from stages.core.stage import Run, run_stage
 from stages.stores.prepared import PreparedSplit, open_prepared
-from stages.training.adversary import AdversaryOptions
-from stages.training.appearance import build_appearance
-from stages.training.autoencoder_task import AutoencoderTask
-from stages.training.collapse import CollapseMonitor, CollapseOptions
+from stages.tasks.adversary import AdversaryOptions
+from stages.tasks.appearance import build_appearance
+from stages.tasks.autoencoder import AutoencoderTask
+from stages.tasks.collapse import CollapseMonitor, CollapseOptions
+from stages.tasks.perceptual import PerceptualOptions
 from stages.training.loop import Fitted, fit
 from stages.training.options import TrainingOptions
-from stages.training.perceptual import PerceptualOptions
 
 OUTPUT = Path("data/autoencoder")
 PICTURED = 16

@@ -18,7 +18,7 @@ from stages.core.ranks import ComputeOptions
 from stages.core.sections import Section
 from stages.core.stage import Run, run_stage
 from stages.stores.prepared import open_prepared
-from stages.training.judge_task import JudgeTask
+from stages.tasks.judge import JudgeTask
 from stages.training.loop import fit
 from stages.training.options import TrainingOptions
 

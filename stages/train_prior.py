@@ -18,10 +18,10 @@ from stages.core.randomness import seed_everything
 from stages.core.ranks import ComputeOptions
 from stages.core.stage import Run, run_stage
 from stages.stores.latents import open_latents
+from stages.tasks.passes import fit_in_passes
+from stages.tasks.prior import PriorTask
 from stages.training.loop import fit
 from stages.training.options import TrainingOptions
-from stages.training.passes import fit_in_passes
-from stages.training.prior_task import PriorTask
 
 OUTPUT = Path("data/prior")
 

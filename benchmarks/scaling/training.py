@@ -23,11 +23,11 @@ from stages.core.stage import Run, exit_statuses
 from stages.core.tracking import NullTracker
 from stages.stores.latents import LatentBatch
 from stages.stores.prepared import PreparedSplit
-from stages.training.autoencoder_task import AutoencoderTask
-from stages.training.collapse import CollapseMonitor, CollapseOptions
+from stages.tasks.autoencoder import AutoencoderTask
+from stages.tasks.collapse import CollapseMonitor, CollapseOptions
+from stages.tasks.prior import PriorTask
 from stages.training.loop import fit
 from stages.training.options import TrainingOptions
-from stages.training.prior_task import PriorTask
 from stages.training.task import Task, Validation
 
 __all__ = ["BATCH", "WHAT"]

@@ -25,6 +25,7 @@ FLOORS = {
     "stores": 3,
     "metrics": 4,
     "training": 4,
+    "tasks": 4,
     "assembly": 4,
     "extractors": 4,
     "coding": 5,

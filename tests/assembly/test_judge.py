@@ -16,8 +16,8 @@ from stages.core.stage import Run
 from stages.core.tracking import open_tracker
 from stages.nn.rotation import rotate
 from stages.stores.prepared import PreparedSplit, PreparedWriter
+from stages.tasks.judge import JudgeTask
 from stages.train_judge import Params, train_judge
-from stages.training.judge_task import JudgeTask
 from stages.training.options import TrainingOptions
 
 CPU = torch.device("cpu")

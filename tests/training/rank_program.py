@@ -31,7 +31,7 @@ STOP_AFTER = 5
 def make(case):
     # Not by the process that only starts others.
     from tests.bottlenecks.examples import EXAMPLES
-    from tests.training.test_tasks import autoencoder_task, prior_task
+    from tests.tasks.test_tasks import autoencoder_task, prior_task
 
     if case == "prior":
         return prior_task("codes")

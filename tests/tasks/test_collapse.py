@@ -5,7 +5,7 @@ import torch
 
 from stages.core.errors import CollapseError, ParamsError
 from stages.core.sections import validate
-from stages.training.collapse import CollapseMonitor, CollapseOptions
+from stages.tasks.collapse import CollapseMonitor, CollapseOptions
 
 OPTIONS = {
     "dimension_below": 0.1,

@@ -9,15 +9,15 @@ from stages.core.errors import Interrupted, ParamsError
 from stages.core.sections import validate
 from stages.core.stage import Run
 from stages.core.tracking import open_tracker
-from stages.training.adversary import AdversaryOptions
-from stages.training.appearance import build_appearance
+from stages.tasks.adversary import AdversaryOptions
+from stages.tasks.appearance import build_appearance
+from stages.tasks.perceptual import PerceptualOptions
 from stages.training.loop import fit
-from stages.training.perceptual import PerceptualOptions
 from tests.bottlenecks.examples import EXAMPLES
 from tests.nn.lpips_files import write_lpips
+from tests.tasks.test_adversary import OPTIONS as ADVERSARY
+from tests.tasks.test_tasks import IMAGE, autoencoder_task
 from tests.training.regression import options
-from tests.training.test_adversary import OPTIONS as ADVERSARY
-from tests.training.test_tasks import IMAGE, autoencoder_task
 
 CPU = torch.device("cpu")
 IDENTITY = next(values for values in EXAMPLES if values["kind"] == "identity")

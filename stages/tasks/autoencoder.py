@@ -19,8 +19,8 @@ from stages.core.shapes import Images, Labels
 from stages.nn.codebook import code_counts, code_figures
 from stages.nn.processes import StepSums
 from stages.stores.prepared import PreparedSplit
-from stages.training.appearance import Appearance
-from stages.training.collapse import CollapseMonitor
+from stages.tasks.appearance import Appearance
+from stages.tasks.collapse import CollapseMonitor
 from stages.training.task import Task, Validation
 
 __all__ = ["AutoencoderTask", "ImageBatch", "read_images"]

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stages.core.shapes import Images, ImageShape, Nats
-from stages.training.adversary import Adversary, AdversaryOptions
-from stages.training.perceptual import Perceptual, PerceptualOptions
+from stages.tasks.adversary import Adversary, AdversaryOptions
+from stages.tasks.perceptual import Perceptual, PerceptualOptions
 
 __all__ = ["Appearance", "build_appearance"]
 

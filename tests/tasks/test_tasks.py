@@ -17,10 +17,10 @@ from stages.core.stage import Run
 from stages.core.tracking import open_tracker
 from stages.stores.latents import LatentBatch, LatentSplit
 from stages.stores.prepared import PreparedSplit
-from stages.training.autoencoder_task import AutoencoderTask
-from stages.training.collapse import CollapseMonitor, CollapseOptions
+from stages.tasks.autoencoder import AutoencoderTask
+from stages.tasks.collapse import CollapseMonitor, CollapseOptions
+from stages.tasks.prior import PriorTask
 from stages.training.loop import fit
-from stages.training.prior_task import PriorTask
 from tests.backbones.examples import conv
 from tests.bottlenecks.examples import EXAMPLES
 from tests.objectives.examples import ELBO

@@ -11,9 +11,9 @@ from stages.core.errors import Interrupted
 from stages.core.sections import parse_params
 from stages.core.stage import Run
 from stages.core.tracking import open_tracker
-from stages.training.passes import fit_in_passes
-from stages.training.prior_task import PriorTask
-from tests.training.test_tasks import Latents
+from stages.tasks.passes import fit_in_passes
+from stages.tasks.prior import PriorTask
+from tests.tasks.test_tasks import Latents
 
 CPU = torch.device("cpu")
 MIXTURE = {

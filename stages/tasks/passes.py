@@ -18,9 +18,9 @@ from torch import Tensor
 
 from stages.core.randomness import seed_everything, torch_stream
 from stages.core.stage import Run
+from stages.tasks.prior import PriorTask
 from stages.training.checkpoint import read_checkpoint, write_checkpoint
 from stages.training.loop import Fitted
-from stages.training.prior_task import PriorTask
 
 __all__ = ["fit_in_passes"]
 

@@ -10,7 +10,7 @@ from stages.assembly.first_stage import FirstStageParams, build_first_stage
 from stages.core.errors import ParamsError
 from stages.core.sections import parse_params, validate
 from stages.core.shapes import ImageShape
-from stages.training.adversary import Adversary, AdversaryOptions, adaptive_weight, last_weights
+from stages.tasks.adversary import Adversary, AdversaryOptions, adaptive_weight, last_weights
 from tests.bottlenecks.examples import EXAMPLES as BOTTLENECKS
 from tests.likelihoods.examples import EXAMPLES as LIKELIHOODS
 from tests.objectives.examples import ELBO
