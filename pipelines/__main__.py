@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -34,20 +34,19 @@ from rich.table import Table
 
 import stages.core.quiet  # noqa: F401
 from pipelines.figures import picture_folders, report
-from pipelines.line_config import SweepConfig
+from pipelines.many_lines import add_many_lines
 from pipelines.operations import add_operations, project_root
-from pipelines.params_overlay import apply_overlay, parse_override, presets
+from pipelines.params_overlay import apply_overlay, presets
 from pipelines.servers import (
     answers,
     mlflow_server,
-    prefect_api,
     prefect_api_until_exit,
     prefect_server,
     running,
     shown_to_runs,
     use_project_home,
 )
-from pipelines.sweep_setup import prepare_sweep
+from pipelines.set_values import add_values, values
 from pipelines.workspace_lock import hold_workspace
 from stages.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, LatentlineError
 
@@ -92,10 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--preset", metavar="NAME", help="write this preset into params.yaml first")
     run.add_argument("--stages", nargs="+", default=[], metavar="STAGE", help="up to these only")
     run.add_argument("--force", action="store_true", help="run them though nothing changed")
+    add_values(run, "write one value into params.yaml")
 
     preset = commands.add_parser("preset", help="write a preset into params.yaml, run nothing")
     preset.set_defaults(command=_preset)
     preset.add_argument("preset", metavar="NAME")
+    add_values(preset, "write one value into params.yaml")
     commands.add_parser("presets", help="list the presets").set_defaults(command=_presets)
 
     # Their programs know their own options, and need torch, which no flow imports.
@@ -108,32 +109,8 @@ def _parser() -> argparse.ArgumentParser:
         program = commands.add_parser(name, help=about, add_help=False)
         program.set_defaults(command=_program, module=module)
 
-    families = commands.add_parser("families", help="compare members at equal wall time")
-    families.set_defaults(command=_families)
-    families.add_argument("name", metavar="NAME", help="a file of pipelines/families")
-    families.add_argument("--members", nargs="+", default=[], metavar="MEMBER")
-
-    sweep = commands.add_parser("sweep", help="lines that differ in some parameters")
-    sweep.set_defaults(command=_sweep)
-    sweep.add_argument("name", metavar="NAME", help="a file of pipelines/sweeps")
-    sweep.add_argument("--plan", action="store_true", help="only say what would run")
-    sweep.add_argument("--parallel", type=_count, metavar="N", help="branches side by side")
-    sweep.add_argument("--slots", metavar="LIMIT", help="a concurrency limit of Prefect, e.g. gpu")
-
+    add_many_lines(commands)
     add_operations(commands)
-
-    for with_values, where in (
-        (run, "write one value into params.yaml"),
-        (preset, "write one value into params.yaml"),
-        (sweep, "one value under all branches"),
-    ):
-        with_values.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="SECTION.KEY=VALUE",
-            help=f"{where}; may be given more than once",
-        )
 
     ui = commands.add_parser("ui", help="open the pages of Prefect and MLflow on this machine")
     ui.set_defaults(command=_ui)
@@ -142,17 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on; got {text!r}")
-    return int(text)
-
-
 def _run(options: argparse.Namespace) -> int:
     root = project_root()
     config = {
         "preset": options.preset,
-        "set": _overrides(options),
+        "set": values(options),
         "stages": options.stages,
         "force": options.force,
     }
@@ -168,7 +139,7 @@ def _run(options: argparse.Namespace) -> int:
 def _preset(options: argparse.Namespace) -> int:
     root = project_root()
     with hold_workspace(root, "python -m pipelines preset", print):
-        if not apply_overlay(root, options.preset, _overrides(options), print):
+        if not apply_overlay(root, options.preset, values(options), print):
             print("params.yaml says so already")
     return 0
 
@@ -182,50 +153,6 @@ def _presets(options: argparse.Namespace) -> int:
 def _program(options: argparse.Namespace) -> int:
     project_root()
     return subprocess.run([sys.executable, "-m", options.module, *options.rest]).returncode
-
-
-def _families(options: argparse.Namespace) -> int:
-    from pipelines.family_comparison import compare
-    from pipelines.family_sheet import write_results
-
-    root = project_root()
-    if not os.environ.get("PREFECT_API_URL"):
-        use_project_home(root)
-    with prefect_api(root):
-        outcomes = compare(root, options.name, options.members, print)
-    results = root / "benchmarks" / "results" / "families" / options.name
-    table = write_results(results, outcomes)
-    print(table.drop(columns="about").to_string(index=False))
-    print(f"table and pictures: {results.relative_to(root)}")
-    return 0
-
-
-def _sweep(options: argparse.Namespace) -> int:
-    root = project_root()
-    config = SweepConfig(
-        name=options.name, set=_overrides(options), parallel=options.parallel, slots=options.slots
-    )
-    # Before a server is started: a mistake is told at once.
-    for line in prepare_sweep(config).plan():
-        print(line, flush=True)
-    if options.plan:
-        return 0
-    prefect_api_until_exit(root)
-    # Not before: prefect reads the environment when it is imported.
-    from pipelines.sweep import sweep
-
-    result = sweep(config)
-    print(result.table, end="")
-    places = {
-        "best": f"{result.best}; to take it over: {result.take_over}" if result.best else None,
-        "table and picture": ", ".join(result.files),
-        "MLflow": result.record_url,
-        "DVC": "dvc exp show",
-    }
-    for name, place in places.items():
-        if place:
-            print(f"{name}: {place}")
-    return 0
 
 
 def _ui(options: argparse.Namespace) -> int:
@@ -258,10 +185,6 @@ def _ui(options: argparse.Namespace) -> int:
             if process.poll() is not None:
                 raise LatentlineError(f"{server.name} ended by itself; see {server.log}")
     return 0
-
-
-def _overrides(options: argparse.Namespace) -> dict[str, Any]:
-    return dict(parse_override(text) for text in options.set)
 
 
 def _print_result(result: "LineResult", root: Path) -> None:

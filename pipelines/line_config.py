@@ -1,10 +1,13 @@
 """What a run of the line can be told, as Prefect's form and as the command line give it."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = ["LineConfig", "StagesConfig", "SweepConfig"]
+
+ACCELERATORS = r"^[\w/-]+(,[\w/-]+)*$"
+"""Numbers, or the long names that `nvidia-smi -L` tells."""
 
 
 class _Changes(BaseModel):
@@ -67,6 +70,12 @@ class _WhichSweep(BaseModel):
         default=None,
         description="Prefect's global concurrency limit (e.g. gpu) of which every branch at work "
         "takes one slot; empty: none.",
+    )
+    accelerators: list[Annotated[str, Field(pattern=ACCELERATORS)]] = Field(
+        default_factory=list,
+        description='Accelerators as CUDA_VISIBLE_DEVICES names them, e.g. ["0", "1"]; '
+        '"2,3" are two for one branch. Every branch at work has one of these for itself. '
+        "Empty: all branches see all.",
     )
     workspace: str = Field(default=".", description="Folder of dvc.yaml of the project.")
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
+from pipelines.accelerators import Accelerators
 from pipelines.branches import Branch, BranchFailed, make_branch
 from pipelines.dvc_experiments import save_experiment
 from pipelines.figures import stage_figures
@@ -111,12 +112,15 @@ class BranchLine:
         """Of its record in MLflow."""
         return self._record.run_id if self._record else None
 
-    def advance(self, stages: Sequence[str], log: Callable[[str], None]) -> None:
+    def advance(
+        self, stages: Sequence[str], log: Callable[[str], None], accelerators: Accelerators
+    ) -> None:
         """Bring these stages up to date, those before them included.
 
         Args:
             stages: In order.
             log: Told each line of output.
+            accelerators: Those the stages see.
 
         Raises:
             StageFailed: If one does not reach its end.
@@ -132,7 +136,7 @@ class BranchLine:
             there = {stage for stage in stages if self.planned.keys[stage] in self._place.there}
             for self.at in [*(s for s in stages if s not in there), *stages]:
                 if self.at not in self._done:
-                    self._run(branch, record, self.at, log)
+                    self._run(branch, record, self.at, log, accelerators)
         finally:
             self.seconds += time.monotonic() - start
 
@@ -164,10 +168,16 @@ class BranchLine:
         return self._branch, self._record
 
     def _run(
-        self, branch: Branch, record: LineRecord, stage: str, log: Callable[[str], None]
+        self,
+        branch: Branch,
+        record: LineRecord,
+        stage: str,
+        log: Callable[[str], None],
+        accelerators: Accelerators,
     ) -> None:
         start = time.monotonic()
-        environment = stage_environment({**record.environment(), "PYTHONPATH": ""}, record.removed)
+        additions = {**record.environment(), **accelerators.environment, "PYTHONPATH": ""}
+        environment = stage_environment(additions, record.removed)
         try:
             reproduce(
                 stage,
@@ -176,7 +186,7 @@ class BranchLine:
                 environment=environment,
                 timeout_minutes=self._place.timeout_minutes,
                 force=False,
-                keep_open=[self._place.lock],
+                keep_open=[self._place.lock, *accelerators.locks],
                 watch=self._watch(stage),
                 restore=True,
             )

@@ -20,6 +20,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.futures import PrefectFuture
 from prefect.states import Completed
 
+from pipelines.accelerators import ANY, Accelerators, one_that_is_free
 from pipelines.kept_outcomes import keep, kept
 from pipelines.line_config import SweepConfig
 from pipelines.pruning import Pruned
@@ -181,7 +182,7 @@ class SweepRun:
             retry_delay_seconds=config.retry_delays_seconds,
             retry_condition_fn=worth_retrying,
         )
-        future = work.submit(turn, self._place.stop, config.slots)
+        future = work.submit(turn, self._place.stop, config.slots, config.accelerators)
         future.add_done_callback(ended.put)
         return future
 
@@ -244,12 +245,14 @@ class SweepRun:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def _work(turn: _Turn, stop: threading.Event, slots: str | None) -> State[Any] | None:
+def _work(
+    turn: _Turn, stop: threading.Event, slots: str | None, accelerators: Sequence[str]
+) -> State[Any] | None:
     log = get_run_logger()
     line = turn.line
     try:
-        with _slot(slots, stop):
-            line.advance(turn.stages, log.info)
+        with _slot(slots, stop), _accelerators(accelerators, stop) as held:
+            line.advance(turn.stages, log.info, held)
             if turn.is_last:
                 line.end(log.info)
     except Pruned as why:
@@ -266,8 +269,7 @@ def _slot(limit: str | None, stop: threading.Event) -> Iterator[None]:
     """Within, a slot of Prefect's global concurrency limit is held."""
     with ExitStack() as stack:
         while limit:
-            if stop.is_set():
-                raise Stopped("the sweep was stopped; run it again to go on")
+            _go_on(stop)
             try:
                 stack.enter_context(
                     concurrency(
@@ -283,3 +285,21 @@ def _slot(limit: str | None, stop: threading.Event) -> Iterator[None]:
             except TimeoutError:
                 continue
         yield
+
+
+@contextmanager
+def _accelerators(choices: Sequence[str], stop: threading.Event) -> Iterator[Accelerators]:
+    """Within, one of the choices is held, if there are any."""
+    while choices:
+        _go_on(stop)
+        with one_that_is_free(choices) as held:
+            if held is not None:
+                yield held
+                return
+        stop.wait(POLL_SECONDS)
+    yield ANY
+
+
+def _go_on(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Stopped("the sweep was stopped; run it again to go on")

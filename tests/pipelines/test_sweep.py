@@ -37,7 +37,7 @@ pruning: {stage: train_prior, figure: validation_nats_per_image, from_step: 20, 
 def start(repository: Repository, log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "pipelines", "sweep", "small"],
+            [sys.executable, "-m", "pipelines", "sweep", "small", "--accelerators", "7"],
             cwd=repository.path,
             env=repository.environment,
             stdout=file,
@@ -91,6 +91,8 @@ def test_killed_and_run_again_it_ends_as_if_nothing_had_happened(
     first_log, second_log = tmp_path / "first.log", tmp_path / "second.log"
     first = start(repository, first_log)
     wait_for("Running stage 'train_prior'", first_log, first)
+    seen = {process.environ().get("CUDA_VISIBLE_DEVICES") for process in living(mark)}
+    assert "7" in seen, "a stage sees the accelerator of its branch"
     while left := living(mark):
         for process in left:
             os.kill(process.pid, signal.SIGKILL)

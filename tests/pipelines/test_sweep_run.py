@@ -2,7 +2,9 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,8 @@ import pytest
 from prefect import flow, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from pipelines import sweep_run
+from pipelines import accelerators, sweep_run
+from pipelines.accelerators import Accelerators
 from pipelines.line_config import SweepConfig
 from pipelines.pruning import Pruned
 from pipelines.reproduce import StageFailed
@@ -37,9 +40,18 @@ class World:
         self.executed: list[tuple[str, str]] = []
         self.ended: list[str] = []
         self.most_at_once = 0
+        self.at_work_on: Counter[str] = Counter()
+        self.most_on_one = 0
         self.trouble: dict[str, Exception] = {}
         self._at_work: set[str] = set()
         self._lock = threading.Lock()
+
+    @contextmanager
+    def seen_on(self, accelerators: str) -> Iterator[None]:
+        self.at_work_on[accelerators] += 1
+        self.most_on_one = max(self.most_on_one, self.at_work_on[accelerators])
+        yield
+        self.at_work_on[accelerators] -= 1
 
     def execute(self, branch: str, key: str) -> None:
         with self._lock:
@@ -68,10 +80,11 @@ def make_line_type(world: World) -> type:
             self.asked = {"values": planned.values}
             self.is_there = True
 
-        def advance(self, stages: list[str], log: Any) -> None:
+        def advance(self, stages: list[str], log: Any, accelerators: Accelerators) -> None:
             self.folder.mkdir(parents=True, exist_ok=True)
             for self.at in stages:
-                world.execute(self.planned.name, self.planned.keys[self.at])
+                with world.seen_on(accelerators.names):
+                    world.execute(self.planned.name, self.planned.keys[self.at])
 
         def end(self, log: Any) -> None:
             self.figures = {"loss": float(self.planned.values["x"])}
@@ -112,7 +125,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
     branches: dict[int, PlannedBranch] | None = None,
     parallel: int = 2,
-    slots: str | None = None,
+    **config: Any,
 ) -> dict[str, BranchOutcome]:
     planned = branches or {}
 
@@ -131,8 +144,8 @@ def run(
     )
     monkeypatch.setattr(sweep_run, "BranchLine", make_line_type(world))
     monkeypatch.setattr(sweep_run, "open_search", lambda *given: search)
-    config = SweepConfig(name="mine", retries=1, retry_delays_seconds=[0.01], slots=slots)
-    work = SweepRun(prepared, place, config, lambda line: None)
+    given = SweepConfig(name="mine", retries=1, retry_delays_seconds=[0.01], **config)
+    work = SweepRun(prepared, place, given, lambda line: None)
     flow(work.to_end, name="sweep")()
     return work.outcomes
 
@@ -224,3 +237,16 @@ def test_a_slot_of_prefects_limit_is_held_by_every_branch_at_work(
         assert world.most_at_once == 1
         found = client.read_global_concurrency_limit_by_name("one-at-a-time")
         assert found.active_slots == 0
+
+
+def test_every_branch_at_work_has_accelerators_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accelerators, "accelerator_folder", lambda: tmp_path / "held")
+    world = World()
+    run(tmp_path, world, Search([1, 2, 3, 4]), monkeypatch, parallel=4, accelerators=["0", "1,2"])
+    assert set(world.at_work_on) == {"0", "1,2"}
+    assert world.most_on_one == 1 and world.most_at_once == 2
+    everywhere = World()
+    run(tmp_path / "other", everywhere, Search([1, 2]), monkeypatch)
+    assert set(everywhere.at_work_on) == {""}
