@@ -71,6 +71,10 @@ class Adapted(Section):
     prior_seconds: float
     members_of: str
     """Name of the other file."""
+    only: list[str] | None = None
+    """Which of its members; None: all."""
+    learned: bool | None = None
+    """Of these members, whether there is a learned prior; None: as the other file has it."""
     values: dict[str, Any]
     """`section.key` -> value, for every member whose sections have that key."""
     members: dict[str, Member]
@@ -117,7 +121,10 @@ def read_comparison(name: str) -> Comparison:
 
 
 def _adapted_members(adapted: Adapted, source: str) -> dict[str, Member]:
-    members = read_comparison(adapted.members_of).members
+    there = read_comparison(adapted.members_of).members
+    names = list(there) if adapted.only is None else adapted.only
+    _require_members(names, there, f"{source}: only")
+    members = {name: there[name] for name in names}
     unused = set(adapted.values)
     for name, member in members.items():
         sections = {section: dict(content) for section, content in member.sections.items()}
@@ -126,13 +133,20 @@ def _adapted_members(adapted: Adapted, source: str) -> dict[str, Member]:
             if key in sections.get(section, {}):
                 sections[section][key] = value
                 unused.discard(path)
-        members[name] = member.model_copy(update={"sections": sections})
+        learned = member.learned if adapted.learned is None else adapted.learned
+        members[name] = member.model_copy(update={"sections": sections, "learned": learned})
     if unused:
         raise ParamsError(
             f"{source}: values {min(unused)}: must be a key of some member's section; no member of "
             f"{adapted.members_of} has it"
         )
     return members | adapted.members
+
+
+def _require_members(names: list[str], there: dict[str, Member], source: str) -> None:
+    for name in names:
+        if name not in there:
+            raise ParamsError(f"{source}: no member {name!r}; there are: {', '.join(there)}")
 
 
 def compare(root: Path, name: str, only: list[str], log: Callable[[str], None]) -> list[Outcome]:
@@ -149,10 +163,7 @@ def compare(root: Path, name: str, only: list[str], log: Callable[[str], None]) 
         BranchFailed: If a stage of a member fails.
     """
     comparison = read_comparison(name)
-    unknown = sorted(set(only) - comparison.members.keys())
-    if unknown:
-        there = ", ".join(comparison.members)
-        raise ParamsError(f"families {name}: no member {unknown[0]!r}; there are: {there}")
+    _require_members(only, comparison.members, f"families {name}")
     base = (root / "params.yaml").read_text(encoding="utf-8")
     if comparison.preset:
         base = overlaid(base, preset_path(comparison.preset).read_text(encoding="utf-8"), {})

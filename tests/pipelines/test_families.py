@@ -89,6 +89,17 @@ def test_a_value_that_no_member_has_is_told(tmp_path, monkeypatch):
         read_comparison("more")
 
 
+def test_a_comparison_takes_some_members_of_another_without_their_priors(tmp_path, monkeypatch):
+    written(tmp_path, monkeypatch, "base", BASE)
+    some = "only: [a]\nlearned: false\n" + ADAPTED.replace("{VALUES}", "{}")
+    written(tmp_path, monkeypatch, "some", some[: some.index("members:\n")] + "members: {}\n")
+    [(name, member)] = read_comparison("some").members.items()
+    assert name == "a" and not member.learned
+    written(tmp_path, monkeypatch, "wrong", some.replace("[a]", "[c]"))
+    with pytest.raises(ParamsError, match=r"wrong.yaml: only: no member 'c'; there are: a, b"):
+        read_comparison("wrong")
+
+
 def test_comparisons_say_how_they_are_run():
     for name in comparisons():
         lines = (PROJECT / "pipelines/families" / f"{name}.yaml").read_text().splitlines()
