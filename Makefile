@@ -22,8 +22,10 @@ setup: $(READY) ## Create .venv and install the tested set into it
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip check
+	@# pip compiles on one core, this on all; some packages hold files that are not meant to compile.
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $(READY)
 
 demo: $(READY) ## Run the whole line on handwritten digits and print the figures

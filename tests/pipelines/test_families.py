@@ -35,11 +35,11 @@ def silent(line: str) -> None:
 def test_every_member_of_every_comparison_is_valid(name):
     comparison = read_comparison(name)
     preset = preset_path(comparison.preset).read_text() if comparison.preset else None
-    base = overlaid(PARAMS, preset, {})
+    base = YAML(typ="safe").load(overlaid(PARAMS, preset, {}))
     for what in comparison.members.values():
         for prior in ({}, {"prior": what.own_prior}):
-            text = overlaid(base, as_yaml({**what.sections, **prior}) or None, {})
-            check(YAML(typ="safe").load(text), source=name)
+            # As the overlay of whole sections does, of which there are tests, and much faster.
+            check({**base, **what.sections, **prior}, source=name)
 
 
 def written(folder, monkeypatch, name, text):
