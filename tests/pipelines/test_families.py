@@ -13,7 +13,6 @@ from pipelines import family_comparison
 from pipelines.branches import BranchFailed, make_branch
 from pipelines.family_comparison import (
     Outcome,
-    as_yaml,
     compare,
     comparisons,
     read_comparison,
