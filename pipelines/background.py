@@ -22,7 +22,7 @@ from pipelines.servers import Server, start
 from stages.core.errors import LatentlineError
 from stages.core.json_files import replace_json
 
-__all__ = ["TOKEN", "Background", "Note", "end_all"]
+__all__ = ["TOKEN", "Background", "Note", "end_all", "living_process"]
 
 TOKEN = "LATENTLINE_SERVER"
 """Variable that holds the token."""
@@ -45,6 +45,21 @@ class Note:
     url: str
     """Its page, or what it serves."""
     log: str
+
+
+def living_process(pid: int, started: float | None) -> psutil.Process | None:
+    """The process that was noted, if it lives.
+
+    Args:
+        pid: Its number, which may be another's by now.
+        started: When it started, in seconds as psutil tells; None: any process of that number.
+    """
+    try:
+        found = psutil.Process(pid)
+        same = started is None or abs(found.create_time() - started) < SAME_START_SECONDS
+        return found if same and found.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None
 
 
 @final
@@ -72,14 +87,7 @@ class Background:
     def process(self) -> psutil.Process | None:
         """The process itself, if it lives."""
         note = self.note
-        if note is None:
-            return None
-        try:
-            found = psutil.Process(note.pid)
-            same = abs(found.create_time() - note.started) < SAME_START_SECONDS
-            return found if same and found.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.Error:
-            return None
+        return None if note is None else living_process(note.pid, note.started)
 
     def family(self) -> list[psutil.Process]:
         """It and all its living descendants, also those that have outlived it."""

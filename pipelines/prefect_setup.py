@@ -29,7 +29,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
 
-from pipelines.background import SAME_START_SECONDS
+from pipelines.background import living_process
 from stages.core.errors import LatentlineError
 
 __all__ = ["POOL", "crash_zombies", "noted_process", "prepare", "require_limit", "worker_is_online"]
@@ -118,21 +118,13 @@ def _is_gone(root: Path, run: FlowRun) -> bool:
     """Whether a run had a process on this machine and has it no more; unknown counts as living."""
     try:
         noted = json.loads(_note(root, str(run.id)).read_text())
-        return noted["host"] == socket.gethostname() and not _lives(noted["pid"], noted["started"])
+        here = noted["host"] == socket.gethostname()
+        return here and living_process(noted["pid"], noted["started"]) is None
     except (OSError, ValueError, KeyError):
         pass
     host, _, pid = (run.infrastructure_pid or "").rpartition(":")
-    return host == socket.gethostname() and pid.isdecimal() and not _lives(int(pid), None)
-
-
-def _lives(pid: int, started: float | None) -> bool:
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return started is None or abs(process.create_time() - started) < SAME_START_SECONDS
-    except psutil.Error:
-        return False
+    here = host == socket.gethostname() and pid.isdecimal()
+    return here and living_process(int(pid), None) is None
 
 
 def require_limit(name: str) -> None:
