@@ -33,11 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 import stages.core.quiet  # noqa: F401
-from pipelines.figures import picture_folders, report
-from pipelines.many_lines import add_many_lines
-from pipelines.operations import add_operations, project_root
-from pipelines.params_overlay import apply_overlay, presets
-from pipelines.servers import (
+from pipelines.machine.servers import (
     answers,
     mlflow_server,
     prefect_api_until_exit,
@@ -46,8 +42,12 @@ from pipelines.servers import (
     shown_to_runs,
     use_project_home,
 )
-from pipelines.set_values import add_values, values
-from pipelines.workspace_lock import hold_workspace
+from pipelines.many_lines import add_many_lines
+from pipelines.operations import add_operations, project_root
+from pipelines.records.figures import picture_folders, report
+from pipelines.settings.params_overlay import apply_overlay, presets
+from pipelines.settings.set_values import add_values, values
+from pipelines.workspace.lock import hold_workspace
 from stages.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, LatentlineError
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ import os
 import re
 from typing import Any
 
-from pipelines.line_config import ACCELERATORS, SweepConfig
+from pipelines.machine.servers import prefect_api, prefect_api_until_exit, use_project_home
 from pipelines.operations import project_root
-from pipelines.servers import prefect_api, prefect_api_until_exit, use_project_home
-from pipelines.set_values import add_values, values
-from pipelines.sweep_setup import prepare_sweep
+from pipelines.settings.line_config import ACCELERATORS, SweepConfig
+from pipelines.settings.set_values import add_values, values
+from pipelines.sweeping.setup import prepare_sweep
 
 __all__ = ["add_many_lines"]
 
@@ -51,8 +51,8 @@ def _accelerators(text: str) -> str:
 
 
 def _families(options: argparse.Namespace) -> int:
-    from pipelines.family_comparison import compare
-    from pipelines.family_sheet import write_results
+    from pipelines.comparing.families import compare
+    from pipelines.comparing.family_sheet import write_results
 
     root = project_root()
     if not os.environ.get("PREFECT_API_URL"):

@@ -6,9 +6,9 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.rebuild import rebuild
-from pipelines.servers import prefect_api_until_exit
-from pipelines.unattended import down, status, up
+from pipelines.machine.servers import prefect_api_until_exit
+from pipelines.machine.unattended import down, status, up
+from pipelines.promoting.rebuild import rebuild
 from stages.core.errors import ParamsError
 
 __all__ = ["add_operations", "project_root"]

@@ -1,4 +1,4 @@
-"""The flow around `pipelines.promotion`: compare, promote, and say so on the page and elsewhere."""
+"""The flow around `pipelines.promoting`: compare, promote, say so on the page and elsewhere."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.notify import notify, tell_of_crash, tell_of_failure
-from pipelines.one_message import tell_mistakes_in_one_message
-from pipelines.prefect_setup import noted_process
-from pipelines.promotion import Decision, promote_newest
+from pipelines.machine.notify import notify, tell_of_crash, tell_of_failure
+from pipelines.machine.prefect_setup import noted_process
+from pipelines.promoting.promotion import Decision, promote_newest
+from pipelines.settings.one_message import tell_mistakes_in_one_message
 from pipelines.two_stage import run_page
 
 __all__ = ["PromoteConfig", "promote"]

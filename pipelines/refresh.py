@@ -12,14 +12,14 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from pipelines.changes import out_of_date
-from pipelines.line_config import LineConfig, StagesConfig
-from pipelines.notify import tell_of_crash, tell_of_failure
-from pipelines.one_message import tell_mistakes_in_one_message
-from pipelines.reproduce import stage_environment
-from pipelines.stage_graph import stage_order, stages_with_upstream
+from pipelines.machine.notify import tell_of_crash, tell_of_failure
+from pipelines.settings.line_config import LineConfig, StagesConfig
+from pipelines.settings.one_message import tell_mistakes_in_one_message
 from pipelines.two_stage import LineResult, bring_up_to_date
-from pipelines.workspace_lock import hold_workspace
+from pipelines.workspace.changes import out_of_date
+from pipelines.workspace.lock import hold_workspace
+from pipelines.workspace.reproduce import stage_environment
+from pipelines.workspace.stage_graph import stage_order, stages_with_upstream
 
 __all__ = ["refresh"]
 

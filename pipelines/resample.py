@@ -1,10 +1,10 @@
 """New samples and their judgement from the models that are there: nothing is trained.
 
 The project's params.yaml and data stay as they are. The work is done in a branch
-(`pipelines.branches`), `.work/resample`: DVC's record of the project (dvc.lock) goes there with the
-new `sampling` section, the models are checked out of the shared cache, and only `sample` and what
-follows from it runs. MLflow's record of it is the project's; its stages that made the models are
-linked.
+(`pipelines.workspace.branches`), `.work/resample`: DVC's record of the project (dvc.lock) goes
+there with the new `sampling` section, the models are checked out of the shared cache, and only
+`sample` and what follows from it runs. MLflow's record of it is the project's; its stages that made
+the models are linked.
 """
 
 import shutil
@@ -17,17 +17,17 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 
-from pipelines.branches import Branch, make_branch
-from pipelines.line_config import StagesConfig
-from pipelines.notify import tell_of_crash, tell_of_failure
-from pipelines.one_message import tell_mistakes_in_one_message
-from pipelines.params_overlay import checked_overlay
-from pipelines.prefect_setup import noted_process
-from pipelines.record import LineRecord
-from pipelines.stage_graph import stage_order
+from pipelines.machine.notify import tell_of_crash, tell_of_failure
+from pipelines.machine.prefect_setup import noted_process
+from pipelines.records.line_record import LineRecord
+from pipelines.records.workspace_tags import uncommitted_code
+from pipelines.settings.line_config import StagesConfig
+from pipelines.settings.one_message import tell_mistakes_in_one_message
+from pipelines.settings.params_overlay import checked_overlay
 from pipelines.two_stage import LineResult, run_stages, run_tags
-from pipelines.workspace_lock import hold, hold_workspace
-from pipelines.workspace_tags import uncommitted_code
+from pipelines.workspace.branches import Branch, make_branch
+from pipelines.workspace.lock import hold, hold_workspace
+from pipelines.workspace.stage_graph import stage_order
 from stages.core.errors import ArtifactError
 from stages.core.sections import read_yaml
 from stages.core.store import experiment_name

@@ -3,11 +3,12 @@
     python -m pipelines sweep NAME          a file pipelines/sweeps/NAME.yaml
 
 Before anything runs every branch is resolved and checked, and the distinct executions of each stage
-are counted (`pipelines.stage_keys`). Then, stage after stage, what several branches need runs once,
-in the folder of the first of them; then the branches run to their ends, side by side
-(`pipelines.sweep_run`). They are clones that share one DVC cache (`pipelines.branches`), so what is
-there already is restored and not computed. Killed and run again, a sweep goes on with what is
-missing: finished branches are kept, stages go on from their checkpoints, records are gone on with.
+are counted (`pipelines.workspace.stage_keys`). Then, stage after stage, what several branches need
+runs once, in the folder of the first of them; then the branches run to their ends, side by side
+(`pipelines.sweeping.run`). They are clones that share one DVC cache
+(`pipelines.workspace.branches`), so what is there already is restored and not computed. Killed and
+run again, a sweep goes on with what is missing: finished branches are kept, stages go on from their
+checkpoints, records are gone on with.
 
 What came of it stands in `.work/sweeps/NAME` (table, picture), in MLflow (sweep > branch > stage),
 and as experiments in `dvc exp show`. The winner is taken over by hand: its values into params.yaml,
@@ -24,26 +25,26 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
-from pipelines.line_config import SweepConfig
-from pipelines.notify import tell_of_crash, tell_of_failure
-from pipelines.one_message import tell_mistakes_in_one_message
-from pipelines.prefect_setup import noted_process, require_limit
-from pipelines.pruning import Curves
-from pipelines.run_page import publish_sweep
-from pipelines.sweep_branch import SweepPlace
-from pipelines.sweep_record import SweepRecord
-from pipelines.sweep_results import (
+from pipelines.machine.notify import tell_of_crash, tell_of_failure
+from pipelines.machine.prefect_setup import noted_process, require_limit
+from pipelines.records.run_page import publish_sweep
+from pipelines.records.workspace_tags import uncommitted_code
+from pipelines.settings.line_config import SweepConfig
+from pipelines.settings.one_message import tell_mistakes_in_one_message
+from pipelines.sweeping.branch import SweepPlace
+from pipelines.sweeping.pruning import Curves
+from pipelines.sweeping.record import SweepRecord
+from pipelines.sweeping.results import (
     BranchOutcome,
     best_of,
     markdown,
     table_of,
     write_sweep_results,
 )
-from pipelines.sweep_run import SweepRun
-from pipelines.sweep_setup import PreparedSweep, prepare_sweep
+from pipelines.sweeping.run import SweepRun
+from pipelines.sweeping.setup import PreparedSweep, prepare_sweep
 from pipelines.two_stage import run_tags
-from pipelines.workspace_lock import hold
-from pipelines.workspace_tags import uncommitted_code
+from pipelines.workspace.lock import hold
 from stages.core.errors import LatentlineError, ParamsError
 
 __all__ = ["SweepFailed", "SweepResult", "sweep"]

@@ -8,31 +8,29 @@ nothing: two caches over one stage would disagree some day.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from httpx import HTTPError
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import PrefectException
 from prefect.runtime import deployment, flow_run
 from prefect.settings import PREFECT_API_URL
 from prefect.tasks import Task
 from pydantic import BaseModel
 
-from pipelines.changes import out_of_date, untouched
-from pipelines.dead_runs import deliver_history
-from pipelines.figures import Figure, read_figures, samples
-from pipelines.line_config import LineConfig, StagesConfig
-from pipelines.notify import notify, tell_of_crash, tell_of_failure
-from pipelines.one_message import tell_mistakes_in_one_message
-from pipelines.params_overlay import apply_overlay
-from pipelines.prefect_setup import crash_zombies, noted_process
-from pipelines.record import LineRecord
-from pipelines.reproduce import StageFailed, reproduce, stage_environment
-from pipelines.run_page import StageOutcome, address_of_run, publish
-from pipelines.stage_graph import stage_order, stages_with_upstream
-from pipelines.workspace_lock import hold_workspace
+from pipelines.machine.notify import notify, tell_of_crash, tell_of_failure
+from pipelines.machine.prefect_setup import crash_zombies, noted_process, worth_retrying
+from pipelines.records.dead_runs import deliver_history
+from pipelines.records.figures import Figure, read_figures, samples
+from pipelines.records.line_record import LineRecord
+from pipelines.records.run_page import StageOutcome, address_of_run, publish
+from pipelines.settings.line_config import LineConfig, StagesConfig
+from pipelines.settings.one_message import tell_mistakes_in_one_message
+from pipelines.settings.params_overlay import apply_overlay
+from pipelines.workspace.changes import out_of_date, untouched
+from pipelines.workspace.lock import hold_workspace
+from pipelines.workspace.reproduce import reproduce, stage_environment
+from pipelines.workspace.stage_graph import stage_order, stages_with_upstream
 from stages.core.errors import LatentlineError, ParamsError
 
 __all__ = [
@@ -43,7 +41,6 @@ __all__ = [
     "run_stages",
     "run_tags",
     "two_stage",
-    "worth_retrying",
 ]
 
 
@@ -233,11 +230,6 @@ def _tell_of_collapse(record: LineRecord, message: str) -> None:
     log.warning("%s", message)
     links = {"prefect": run_page(), "mlflow": record.url}
     notify("collapse", f"run {flow_run.name}: {message}", links, log.warning)
-
-
-def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Prefect's retry condition: a failed stage may succeed though nobody mends anything."""
-    return isinstance(state.data, StageFailed) and state.data.worth_retrying
 
 
 def _stage_task(stage: str, config: StagesConfig) -> Task[..., None]:

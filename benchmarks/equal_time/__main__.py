@@ -22,7 +22,7 @@ from benchmarks.equal_time.judged import Verdict, judge
 from benchmarks.equal_time.ours import train_line
 from benchmarks.equal_time.peers import PEERS, Made, Task
 from benchmarks.side_by_side.machine import describe_run
-from pipelines.family_comparison import read_comparison
+from pipelines.comparing.families import read_comparison
 from stages.core.pictures import labelled_rows, save_png
 from stages.core.stage import work_root
 from stages.evaluation.feature_store import FeatureStore

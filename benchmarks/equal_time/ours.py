@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from benchmarks.equal_time.peers import Made
-from pipelines.family_comparison import Outcome
+from pipelines.comparing.families import Outcome
 from stages.assembly.first_stage import load_first_stage
 from stages.core.intensities import from_pixels, to_pixels
 from stages.stores.prepared import Prepared, open_prepared

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 from ruamel.yaml import YAML
 
-from pipelines.runner import end_session, start_session
+from pipelines.workspace.runner import end_session, start_session
 from stages.core.sections import read_yaml
 
 __all__ = ["Copy", "make_copy", "with_ten_stages"]

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pipelines.servers
+import pipelines.machine.servers
 from benchmarks.orchestration.copies import SERVERS, Copy
-from pipelines.servers import mlflow_server, prefect_server, running
-from pipelines.stage_graph import stage_order
+from pipelines.machine.servers import mlflow_server, prefect_server, running
+from pipelines.workspace.stage_graph import stage_order
 
 __all__ = ["by_dvc", "by_flow", "by_hand", "by_sweep", "executions", "serving"]
 
@@ -52,7 +52,7 @@ def serving(folder: Path) -> Iterator[None]:
     """Within, a Prefect and an MLflow server are up, and all that is started uses them."""
     os.environ["PREFECT_HOME"] = str(folder / "prefect")
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
-    pipelines.servers.STARTUP_SECONDS = STARTUP_SECONDS
+    pipelines.machine.servers.STARTUP_SECONDS = STARTUP_SECONDS
     servers = [prefect_server(folder, _free_port()), mlflow_server(folder, _free_port())]
     with running(folder, *servers) as processes:
         os.environ["PREFECT_API_URL"] = servers[0].environment["PREFECT_API_URL"]

@@ -11,7 +11,7 @@ from benchmarks.orchestration.copies import Copy, make_copy, with_ten_stages
 from benchmarks.orchestration.measure import Way, measure
 from benchmarks.orchestration.report import describe_run, markdown, write_report
 from benchmarks.orchestration.ways import executions
-from pipelines.stage_graph import stage_order
+from pipelines.workspace.stage_graph import stage_order
 from stages.core.sections import read_yaml
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.servers import prefect_server, running
-from pipelines.workspace_lock import hold
+from pipelines.machine.servers import prefect_server, running
+from pipelines.workspace.lock import hold
 from tests.architecture.imports import PROJECT
 from tests.faults.place import Place
 from tests.faults.table import write_table
@@ -152,7 +152,7 @@ def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**QUIET, "PREFECT_HOME": str(root / "home")}.items():
             patch.setenv(name, value)
-        patch.setattr("pipelines.servers.STARTUP_SECONDS", 1800.0)
+        patch.setattr("pipelines.machine.servers.STARTUP_SECONDS", 1800.0)
         server = prefect_server(root, free_port())
         with running(root, server):
             yield server.environment["PREFECT_API_URL"]

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from pipelines.runner import end_session, start_session
+from pipelines.workspace.runner import end_session, start_session
 from tests.line.repository import Repository
 from tests.waiting import wait_until
 

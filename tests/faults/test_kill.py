@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.dvc_locks import mend_dvc
+from pipelines.workspace.dvc_locks import mend_dvc
 from tests.faults.conftest import Undisturbed
 from tests.faults.place import Place
 from tests.faults.table import case

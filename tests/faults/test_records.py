@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.servers import mlflow_server, running
+from pipelines.machine.servers import mlflow_server, running
 from tests.faults.conftest import Undisturbed
 from tests.faults.place import Place
 from tests.faults.table import case

@@ -8,12 +8,12 @@ import pytest
 from prefect import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from pipelines.background import Background
-from pipelines.servers import prefect_server, running
+from pipelines.machine.background import Background
+from pipelines.machine.servers import prefect_server, running
 from tests.faults.conftest import Undisturbed
 from tests.faults.place import PATIENCE, Place
 from tests.faults.table import case
-from tests.pipelines.test_deployment import install
+from tests.pipelines.machine.test_deployment import install
 from tests.pipelines.trivial_line import free_port
 from tests.waiting import wait_until
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 def test_prefect_server_restarts(
     trivial: Place, undisturbed_trivial: Undisturbed, monkeypatch: pytest.MonkeyPatch, result
 ) -> None:
-    monkeypatch.setattr("pipelines.servers.STARTUP_SECONDS", 600.0)
+    monkeypatch.setattr("pipelines.machine.servers.STARTUP_SECONDS", 600.0)
     monkeypatch.setenv("PREFECT_HOME", str(trivial.path / ".work" / "prefect"))
     trivial.environment["PREFECT_HOME"] = str(trivial.path / ".work" / "prefect")
     server = prefect_server(trivial.path, free_port())

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from pipelines.reproduce import reproduce, stage_environment
+from pipelines.workspace.reproduce import reproduce, stage_environment
 from tests.faults.conftest import Undisturbed
 from tests.faults.place import Place
 from tests.faults.table import case

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from pipelines.family_comparison import as_yaml, read_comparison
-from pipelines.params_overlay import overlaid
+from pipelines.comparing.families import as_yaml, read_comparison
+from pipelines.settings.params_overlay import overlaid
 from stages import encode, evaluate, prepare, sample, train_autoencoder, train_judge, train_prior
 from stages.core.artifacts import open_artifact
 from stages.core.sections import parse_params

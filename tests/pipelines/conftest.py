@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.servers import prefect_server, running
+from pipelines.machine.servers import prefect_server, running
 from tests.pipelines.trivial_line import QUIET, Line, free_port, make_line
 
 # Before any test imports prefect, which reads them then: nobody's real server, nobody's real home.
@@ -26,7 +26,7 @@ def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in QUIET.items():
             patch.setenv(name, value)
-        patch.setattr("pipelines.servers.STARTUP_SECONDS", 240.0)  # also on a busy machine
+        patch.setattr("pipelines.machine.servers.STARTUP_SECONDS", 240.0)  # also on a busy machine
         patch.setenv("PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS", "5")
         server = prefect_server(root, free_port())
         with running(root, server):

@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from pipelines.__main__ import main
-from pipelines.servers import mlflow_server, prefect_api, prefect_server, running, shown_to_runs
+from pipelines.machine.servers import (
+    mlflow_server,
+    prefect_api,
+    prefect_server,
+    running,
+    shown_to_runs,
+)
 from stages.core.errors import LatentlineError
 from tests.pipelines.trivial_line import MARK, PROJECT, Line, free_port, living
 from tests.waiting import wait_until

@@ -8,12 +8,12 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from pipelines import two_stage as two_stage_module
-from pipelines.changes import out_of_date
-from pipelines.line_config import StagesConfig
-from pipelines.record import LineRecord
+from pipelines.records.line_record import LineRecord
 from pipelines.refresh import refresh
-from pipelines.reproduce import reproduce, stage_environment
+from pipelines.settings.line_config import StagesConfig
 from pipelines.two_stage import LineResult
+from pipelines.workspace.changes import out_of_date
+from pipelines.workspace.reproduce import reproduce, stage_environment
 from stages.core.errors import LatentlineError
 from tests.pipelines.test_two_stage import page
 from tests.pipelines.trivial_line import Line

@@ -19,8 +19,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed
 from pydantic import ValidationError
 
-from pipelines.reproduce import StageFailed
 from pipelines.two_stage import LineConfig, LineResult, two_stage, worth_retrying
+from pipelines.workspace.reproduce import StageFailed
 from stages.core.errors import ParamsError
 from tests.pipelines.trivial_line import Line
 

@@ -1,0 +1,113 @@
+"""What a comparison of families shows: one table, one sheet of pictures.
+
+The table stands as CSV for programs and as Markdown for people; the sheet holds a row per member:
+reconstructions (each below its original), samples of the prior that learns nothing, samples of the
+learned one.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from pipelines.comparing.families import Outcome
+from stages.core.pictures import grid
+
+__all__ = ["COLUMNS", "write_results"]
+
+COLUMNS = {
+    "mse": ("mse", "MSE"),
+    "rfrechet": ("reconstruction_frechet_classifier", "rFrechet"),
+    "frechet": ("frechet_classifier", "Frechet"),
+    "accuracy": ("class_accuracy", "class accuracy"),
+    "prior_nats": ("prior_nats", "prior nats"),
+    "prior_bits": ("prior_bits_per_code", "bits per code"),
+    "rate": ("rate_nats", "rate nats"),
+    "usage": ("code_usage", "usage"),
+    "perplexity": ("code_perplexity", "perplexity"),
+    "active": ("active_units_share", "active"),
+    "collapsed": ("collapsed_units_share", "collapsed"),
+}
+"""Column -> (figure of evaluate, heading)."""
+# What depends on the prior is told twice.
+TWICE = ("frechet", "accuracy")
+SHOWN, SHOWN_COLUMNS = 30, 10
+_CAPTION, _GAP, _FONT = 34, 12, 18
+
+
+def write_results(folder: Path, outcomes: list[Outcome]) -> pd.DataFrame:
+    """Write `table.csv`, `table.md` and `sheet.png`; returns the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame([_row(outcome) for outcome in outcomes])
+    table.to_csv(folder / "table.csv", index=False)
+    (folder / "table.md").write_text(_markdown(table), encoding="utf-8")
+    _sheet(outcomes).save(folder / "sheet.png", optimize=True)
+    return table
+
+
+def _row(outcome: Outcome) -> dict[str, str | float | int | None]:
+    last = outcome.learned or outcome.own
+    row: dict[str, str | float | int | None] = {
+        "member": outcome.member,
+        "about": outcome.about,
+        "steps": outcome.steps,
+        "images_per_second": round(outcome.images_per_second),
+        "prior_steps": outcome.prior_steps,
+    }
+    for column, (figure, _) in COLUMNS.items():
+        if column in TWICE:
+            row[f"{column}_own"] = outcome.own.get(figure)
+            row[f"{column}_learned"] = (outcome.learned or {}).get(figure)
+        else:
+            row[column] = last.get(figure)
+    return row
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    shown = table.drop(columns="about").dropna(axis="columns", how="all")
+    cells = [[_cell(value) for value in row] for row in shown.itertuples(index=False)]
+    lines = [list(shown.columns), ["---"] * len(shown.columns), *cells]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _sheet(outcomes: list[Outcome]) -> Image.Image:
+    rows = [_pictures(outcome) for outcome in outcomes]
+    widths = [max(row[index].width for row in rows) for index in range(3)]
+    width = sum(widths) + 4 * _GAP
+    height = sum(max(p.height for p in row) + _CAPTION + _GAP for row in rows) + _CAPTION
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(_FONT)
+    lefts = [_GAP, 2 * _GAP + widths[0], 3 * _GAP + widths[0] + widths[1]]
+    headings = ("original above rebuilt", "samples, nothing learned", "samples, learned prior")
+    for left, heading in zip(lefts, headings, strict=True):
+        draw.text((left, 8), heading, fill="black", font=font)
+    top = _CAPTION
+    for outcome, row in zip(outcomes, rows, strict=True):
+        caption = f"{outcome.member}: {outcome.about}"
+        draw.text((_GAP, top + 8), caption, fill="black", font=font)
+        for left, picture in zip(lefts, row, strict=True):
+            sheet.paste(picture, (left, top + _CAPTION))
+        top += max(p.height for p in row) + _CAPTION + _GAP
+    return sheet
+
+
+def _pictures(outcome: Outcome) -> list[Image.Image]:
+    folder = Path(outcome.folder)
+    with Image.open(folder / "data" / "metrics" / "reconstructions.png") as picture:
+        pictures = [picture.convert("RGB")]
+    for name in ("own", "learned"):
+        path = folder / ".work" / "shown" / f"{name}.npy"
+        if path.is_file():
+            images = np.load(path, mmap_mode="r")[:SHOWN]
+            pictures.append(grid(np.array(images), SHOWN_COLUMNS))
+        else:
+            pictures.append(Image.new("RGB", (1, 1), "white"))
+    return pictures

@@ -1,0 +1,1 @@
+"""A line as the champion, and a recorded line again."""

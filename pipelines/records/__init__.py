@@ -1,0 +1,1 @@
+"""What came out, in MLflow: the record of a line, its files and pages."""

@@ -1,0 +1,118 @@
+"""A sweep made ready: file, parameters, stages and points read and checked, nothing run yet."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.settings.line_config import SweepConfig
+from pipelines.settings.params_overlay import checked_overlay
+from pipelines.sweeping.file import Sweep, read_sweep
+from pipelines.sweeping.plan import PlannedBranch, executions, plan_branches
+from pipelines.sweeping.search import Point, open_search, probes
+from pipelines.workspace.stage_graph import stage_order, stages_with_upstream
+from pipelines.workspace.stage_keys import described_stages, stage_outputs
+from stages.core.errors import ParamsError
+
+__all__ = ["PreparedSweep", "prepare_sweep"]
+
+
+@dataclass(frozen=True)
+class PreparedSweep:
+    """What a run of a sweep goes by."""
+
+    root: Path
+    name: str
+    sweep: Sweep
+    described: Mapping[str, Any]
+    """The stages of dvc.yaml."""
+    graph: Mapping[str, Sequence[str]]
+    stages: list[str]
+    """Those that run, in order."""
+    under_all: Mapping[str, Any]
+    """Single values under every branch."""
+    base: str
+    """Text of params.yaml under every branch."""
+    parallel: int
+
+    @property
+    def outputs(self) -> dict[str, list[str]]:
+        """Stage -> paths of what it writes."""
+        return stage_outputs(self.described)
+
+    @property
+    def folder(self) -> Path:
+        """Of its state and its branches."""
+        return self.root / ".work" / "sweeps" / self.name
+
+    def branches(self, points: Sequence[Point]) -> list[PlannedBranch]:
+        """Branches of these points.
+
+        Raises:
+            ParamsError: If some are not valid.
+        """
+        return plan_branches(self.described, self.graph, self.stages, self.name, self.base, points)
+
+    def plan(self) -> list[str]:
+        """What will run, in lines to read, after all that can be known now was checked.
+
+        Optuna says its points one after another: of them the ends of all axes are checked, and the
+        stages they differ in are known.
+
+        Raises:
+            ParamsError: If a branch is not valid.
+        """
+        asks_bit_by_bit = self.sweep.search.kind == "optuna"
+        if asks_bit_by_bit:
+            points, count = probes(self.sweep), self.sweep.search.count or 0
+        else:
+            search = open_search(self.sweep, self.folder, self.parallel)
+            points, count = search.ask(), search.total
+        distinct = executions(self.branches(points))
+        if asks_bit_by_bit:
+            distinct = {stage: count if n > 1 else 1 for stage, n in distinct.items()}
+        width = max(map(len, distinct))
+        at_most = "at most " if asks_bit_by_bit else ""
+        return [
+            f"sweep {self.name}: {count} branches of {len(distinct)} stages, "
+            f"{at_most}{sum(distinct.values())} executions instead of {count * len(distinct)}",
+            *(f"  {stage:{width}}  {n:4}" for stage, n in distinct.items()),
+        ]
+
+
+def prepare_sweep(config: SweepConfig) -> PreparedSweep:
+    """Read and check all of a sweep.
+
+    Args:
+        config: Which, and how.
+
+    Raises:
+        ParamsError: If the file, a value, a stage or a branch is not valid; one message.
+    """
+    root = Path(config.workspace).resolve()
+    sweep = read_sweep(config.name)
+    graph = stage_order(root)
+    stages = stages_with_upstream(graph, sweep.stages)
+    named = {"objective": sweep.objective.stage}
+    if sweep.pruning:
+        named["pruning"] = sweep.pruning.stage
+    for what, stage in named.items():
+        if stage not in stages:
+            raise ParamsError(
+                f"sweep {config.name}: {what}.stage must be one that runs; got {stage!r}, there "
+                f"are: {', '.join(stages)}"
+            )
+    path = root / "params.yaml"
+    under_all = {**sweep.set, **config.set}
+    base = checked_overlay(path.read_text(encoding="utf-8"), sweep.preset, under_all)
+    return PreparedSweep(
+        root,
+        config.name,
+        sweep,
+        described_stages(root),
+        graph,
+        stages,
+        under_all,
+        base,
+        config.parallel or sweep.parallel,
+    )

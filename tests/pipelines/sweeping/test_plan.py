@@ -1,0 +1,73 @@
+"""What branches have in common is found, and each has a name of its own that lasts."""
+
+from pipelines.sweeping.plan import (
+    PlannedBranch,
+    executions,
+    plan_branches,
+    shared_executions,
+    shown,
+)
+from tests.pipelines.workspace.test_stage_keys import DESCRIBED, GRAPH, PROJECT
+
+BASE = (PROJECT / "params.yaml").read_text()
+STAGES = ["prepare", "train_autoencoder", "encode", "train_prior"]
+
+
+def plan(*points):
+    return plan_branches(DESCRIBED, GRAPH, STAGES, "mine", BASE, points)
+
+
+def test_a_branch_keeps_its_name_when_others_come():
+    one, two = ({"prior.layers": 1}, {"prior.layers": 2})
+    assert plan(one, two)[0].name == plan(two, one)[1].name == plan(one)[0].name
+    assert plan(one)[0].name != plan(two)[0].name
+    assert plan(one)[0].name.startswith("mine-")
+    assert "layers: 1\n" in plan(one)[0].params
+    assert plan(one)[0].told == "prior.layers=1"
+
+
+def test_two_autoencoders_with_two_priors_each():
+    branches = plan(
+        *(
+            {"bottleneck.num_codes": codes, "prior.layers": layers}
+            for codes in (32, 64)
+            for layers in (1, 2)
+        )
+    )
+    assert executions(branches) == {
+        "prepare": 1,
+        "train_autoencoder": 2,
+        "encode": 2,
+        "train_prior": 4,
+    }
+    shared = shared_executions(branches)
+    assert [[(each.stage, each.count) for each in of_stage] for of_stage in shared] == [
+        [("prepare", 4)],
+        [("train_autoencoder", 2), ("train_autoencoder", 2)],
+        [("encode", 2), ("encode", 2)],
+    ], "priors are nobody else's"
+    for of_stage in shared:
+        owners = [each.owner.name for each in of_stage]
+        assert len(set(owners)) == len(owners), "those of one stage run in folders of their own"
+    assert shared[1][0].owner is branches[0] and shared[1][1].owner is branches[2]
+
+
+def test_nothing_is_shared_by_one_or_by_none():
+    assert shared_executions(plan({"prior.layers": 1})) == []
+    assert shared_executions([]) == [] and executions([]) == {}
+
+
+def test_whole_sections_are_values_too():
+    [branch] = plan({"head": {"kind": "categorical", "tied": True}})
+    assert branch.told == "head=categorical"
+    assert "tied: true" in branch.params
+
+
+def test_values_are_shown_short():
+    assert [shown(v) for v in (0.00031622, [1, 2], "x", True)] == [
+        "0.0003162",
+        "[1, 2]",
+        "x",
+        "True",
+    ]
+    assert isinstance(plan({"prior.layers": 1})[0], PlannedBranch)
