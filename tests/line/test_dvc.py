@@ -94,6 +94,7 @@ def test_metrics_plots_and_params_diff(line):
     shutil.rmtree(line.path / "plots")
 
 
+@pytest.mark.slow
 def test_experiments(line):
     output = line.dvc("exp", "run", "-n", "cooler", "-S", "sampling.temperature=0.7")
     assert ran(output) == ["sample", "evaluate"]
@@ -116,6 +117,7 @@ def test_a_fresh_clone_restores_from_a_remote_without_training(line, tmp_path):
     line.git("reset", "-q", "--hard", "HEAD~1")
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_then_repro_gives_the_undisturbed_bytes(line):
     line.change(train_autoencoder={"steps": 400, "checkpoint_seconds": 0.2})
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", "train_autoencoder"]
@@ -144,8 +146,13 @@ def test_kill_9_in_the_middle_then_repro_gives_the_undisturbed_bytes(line):
     ("section", "values", "message"),
     [
         ("sampling", {"temperature": "hot"}, "sampling.temperature: Input should be a valid num"),
-        ("sampling", {"temprature": 1.0}, "sampling.temprature is not a known parameter; did you"),
-        ("head", {"kind": "mixture"}, "head."),
+        pytest.param(
+            "sampling",
+            {"temprature": 1.0},
+            "sampling.temprature is not a known parameter; did you",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("head", {"kind": "mixture"}, "head.", marks=pytest.mark.slow),
         ("backbone", {"widths": [8, 8, 8, 8]}, "must be multiples of 16; the images are 8x8"),
     ],
 )

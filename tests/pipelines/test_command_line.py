@@ -102,6 +102,7 @@ def test_outside_a_project_it_says_so(tmp_path: Path, mark: str) -> None:
     assert "dvc.yaml" in command.said()
 
 
+@pytest.mark.slow
 def test_a_second_run_waits_and_goes_on_when_the_first_is_stopped(
     line: Line, mark: str, api_url: str
 ) -> None:
@@ -133,6 +134,7 @@ def test_a_run_without_a_server_has_its_own_and_leaves_its_history(
         assert database.execute("select state_name from flow_run").fetchall() == [("Completed",)]
 
 
+@pytest.mark.slow
 def test_ui_starts_what_is_not_there_and_leaves_nothing(
     line: Line, mark: str, api_url: str
 ) -> None:
