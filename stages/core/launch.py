@@ -28,14 +28,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from stages.core.errors import EXIT_INTERRUPTED, Interrupted, LatentlineError, ParamsError
-from stages.core.ranks import ComputeOptions
+from stages.core.ranks import LAUNCHER, ComputeOptions
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 __all__ = ["launch", "launched_here", "leave_reason", "node_rank"]
 
-MARK = "LATENTLINE_LAUNCHED"
 # After a signal: time for the step at hand and a checkpoint. Then processes are killed.
 STOPPING_SECONDS = 300
 MEETING_SECONDS = 900
@@ -43,7 +42,7 @@ MEETING_SECONDS = 900
 
 def launched_here() -> bool:
     """Whether this process was started by `launch`, which then speaks for it."""
-    return MARK in os.environ
+    return LAUNCHER in os.environ
 
 
 def node_rank(compute: ComputeOptions) -> int:
@@ -106,7 +105,7 @@ def launch(stage: str, compute: ComputeOptions, module: str, *arguments: str) ->
             logs_specs=DefaultLogsSpecs(log_dir=folder),
             shutdown_timeout=STOPPING_SECONDS,
         )
-        os.environ[MARK] = "1"
+        os.environ[LAUNCHER] = str(os.getpid())
         try:
             elastic_launch(config, sys.executable)("-m", module, *arguments)
         except SignalException:
@@ -115,7 +114,7 @@ def launch(stage: str, compute: ComputeOptions, module: str, *arguments: str) ->
             _raise_reason(stage, error)
         finally:
             # This process speaks for the others, and nobody for it.
-            del os.environ[MARK]
+            del os.environ[LAUNCHER]
 
 
 def _choose_network_device(address: str, port: int) -> None:

@@ -24,6 +24,7 @@ from stages.core.errors import EXIT_INTERRUPTED, ParamsError
 from stages.core.sections import Section
 
 __all__ = [
+    "LAUNCHER",
     "ComputeOptions",
     "agree",
     "barrier",
@@ -37,6 +38,8 @@ __all__ = [
 # A process waits so long for the others: the slowest validation or picture of the first of them.
 MEETING_TIMEOUT = timedelta(hours=2)
 WATCH_SECONDS = 1.0
+LAUNCHER = "LATENTLINE_LAUNCHER"
+"""Variable that holds the number of the process that started the others, where it is ours."""
 
 
 class ComputeOptions(Section):
@@ -129,7 +132,9 @@ def joined(compute: ComputeOptions, device: str) -> Iterator[None]:
             f"compute: processes * hosts must be the number of processes that were started, "
             f"{started}; got {compute.processes} * {compute.hosts}"
         )
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    # The launcher may be gone before this is asked. By hand (torchrun) nobody has said who it is.
+    parent = int(os.environ.get(LAUNCHER, os.getppid()))
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     backend = "gloo"
     if device in ("auto", "cuda") and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

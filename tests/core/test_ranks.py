@@ -1,12 +1,22 @@
 """Who is who among processes, and what is said when they do not fit together."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
-from stages.core.errors import DataError, Interrupted, LatentlineError, ParamsError
+from stages.core.errors import (
+    EXIT_INTERRUPTED,
+    DataError,
+    Interrupted,
+    LatentlineError,
+    ParamsError,
+)
 from stages.core.launch import _raise_reason, leave_reason, node_rank
 from stages.core.ranks import (
+    LAUNCHER,
     ComputeOptions,
     agree,
     barrier,
@@ -105,3 +115,17 @@ def test_of_several_failures_the_one_that_says_most_is_told(monkeypatch, tmp_pat
     with pytest.raises(RuntimeError, match="rank 0 failed with exit status 1"):
         _raise_reason("encode", Failures(broken, broken))
     assert capsys.readouterr().err.startswith("rank 0:")
+
+
+def test_a_process_whose_launcher_was_gone_at_its_start_does_not_wait_for_the_others():
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    waits = (
+        "from stages.core.ranks import ComputeOptions, joined\n"
+        "options = ComputeOptions(processes=2, hosts=1, prior_strategy='ddp')\n"
+        "with joined(options, 'cpu'): pass"
+    )
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "WORLD_SIZE": "2", "RANK": "1"}
+    environment = {**os.environ, **meeting, LAUNCHER: str(gone.pid)}
+    ended = subprocess.run([sys.executable, "-c", waits], env=environment, timeout=200)
+    assert ended.returncode == EXIT_INTERRUPTED
