@@ -13,30 +13,31 @@ from stages.latents import main
 from stages.stores.latents import open_latents
 from tests.stores.test_latents import CODES, written
 
-pytestmark = pytest.mark.slow
 moto_server = pytest.importorskip(
     "moto.server", reason="needs moto and s3fs: pip install 'latentline[dev]'"
 )
 s3fs = pytest.importorskip("s3fs", reason="needs s3fs: pip install 'latentline[s3]'")
-PORT = 4431
 
 
 @pytest.fixture
 def bucket(monkeypatch, tmp_path):
     """An empty bucket, and the environment that leads to it."""
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=PORT)
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    host, port = server.get_host_and_port()
     for name, value in {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{PORT}",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "LATENTLINE_CACHE": str(tmp_path / "cache"),
     }.items():
         monkeypatch.setenv(name, value)
     system = s3fs.S3FileSystem(skip_instance_cache=True)
     system.mkdir("line")
     yield system
+    # moto keeps buckets in this process, whichever server serves them.
+    system.rm("line", recursive=True)
     s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
 
