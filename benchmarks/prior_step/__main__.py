@@ -17,12 +17,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--compile", action="store_true", help="ours also compiled; a minute each")
     options = parser.parse_args(arguments)
 
     def contests() -> Iterator[Contest]:
         for tokens in options.tokens:
             size = PriorSize(options.layers, options.width, tokens)
-            yield step_contest(size, options.batch, options.seed)
+            yield step_contest(size, options.batch, options.seed, compile=options.compile)
 
     run_contests("prior_step", options, contests)
 

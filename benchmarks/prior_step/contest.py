@@ -20,8 +20,15 @@ __all__ = ["step_contest"]
 _CEILING = 1024
 
 
-def step_contest(size: PriorSize, batch: int, seed: int) -> Contest:
-    """All priors at one number of tokens."""
+def step_contest(size: PriorSize, batch: int, seed: int, *, compile: bool) -> Contest:
+    """All priors at one number of tokens.
+
+    Args:
+        size: Of the prior.
+        batch: Sequences of a step.
+        seed: Of codes and weights.
+        compile: Whether ours is compiled; as it stands it then is one of the others.
+    """
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(CODES, (batch, size.rows, size.columns), generator=generator)
     prior = make_prior(size, seed)
@@ -39,14 +46,33 @@ def step_contest(size: PriorSize, batch: int, seed: int) -> Contest:
         model = x_transformer(size)
         return training_step(model, lambda: model(flat))
 
+    plain = training_step(prior, lambda: prior(codes, labels))
+    ours = [Contender("ours", "ours", plain, amount)]
+    if compile:
+        other = make_prior(size, seed)
+        compiled = torch.compile(other)
+        ours = [
+            Contender(
+                "ours, compiled",
+                "ours",
+                _compiled_already(training_step(other, lambda: compiled(codes, labels))),
+                amount,
+            ),
+            Contender("ours, not compiled", "peer", plain, amount),
+        ]
     return Contest(
         f"training step of a prior, {size.layers} layers of {size.width}",
         f"batch {batch}, {size.tokens} tokens",
         "tokens",
         (
-            Contender("ours", "ours", training_step(prior, lambda: prior(codes, labels)), amount),
+            *ours,
             ceiling_contender(_CEILING, flop),
             peer("transformers Llama", "transformers", llama_step, amount),
             peer("x-transformers", "x-transformers", x_transformer_step, amount),
         ),
     )
+
+
+def _compiled_already(step: Callable[[], object]) -> Callable[[], object]:
+    step()  # at the first call
+    return step
