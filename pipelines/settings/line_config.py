@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["LineConfig", "StagesConfig", "SweepConfig"]
+__all__ = ["ACCELERATORS", "LineConfig", "StagesConfig", "SweepConfig"]
 
 ACCELERATORS = r"^[\w/-]+(,[\w/-]+)*$"
 """Numbers, or the long names that `nvidia-smi -L` tells."""

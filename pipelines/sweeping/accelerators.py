@@ -5,7 +5,6 @@ of a user on the machine have in common. Stages inherit the open file: one that 
 flow keeps its accelerator until it ends. Prefect's limits say how many may work, not on what.
 """
 
-import fcntl
 import os
 import re
 import tempfile
@@ -13,6 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
+
+from pipelines.workspace.lock import try_lock
 
 __all__ = ["ANY", "Accelerators", "accelerator_folder", "one_that_is_free"]
 
@@ -54,24 +56,17 @@ def one_that_is_free(choices: Sequence[str]) -> Iterator[Accelerators | None]:
     Yields:
         What is held; None if each is held by somebody, wholly or in part.
     """
-    with ExitStack() as stack:
-        for names in choices:
-            # Of one that is free in part nothing is kept: two who wait would wait for each other.
-            with ExitStack() as taken:
-                locks = [_lock(name, taken) for name in names.split(",")]
-                if None not in locks:
-                    stack.push(taken.pop_all())
-                    yield Accelerators(names, tuple(lock for lock in locks if lock is not None))
-                    return
-        yield None
+    for names in choices:
+        # Of one that is free in part nothing is kept: two who wait would wait for each other.
+        with ExitStack() as opened:
+            files = [opened.enter_context(_lock_file(name)) for name in names.split(",")]
+            if all(try_lock(file) for file in files):
+                yield Accelerators(names, tuple(file.fileno() for file in files))
+                return
+    yield None
 
 
-def _lock(name: str, stack: ExitStack) -> int | None:
+def _lock_file(name: str) -> TextIO:
     path = accelerator_folder() / re.sub(r"[^\w-]", "_", name)
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    file = stack.enter_context(path.open("a"))
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return None
-    return file.fileno()
+    return path.open("a", encoding="utf-8")

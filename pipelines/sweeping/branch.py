@@ -29,11 +29,21 @@ from pipelines.workspace.stage_graph import stages_with_upstream
 from stages.core.errors import LatentlineError, ParamsError
 from stages.core.journal import journal_folders
 
-__all__ = ["BranchLine", "Stopped", "SweepPlace"]
+__all__ = ["BranchLine", "Stopped", "SweepPlace", "require_going_on"]
 
 
 class Stopped(LatentlineError):
     """The sweep ends, so its branches do; run it again to go on."""
+
+
+def require_going_on(stop: threading.Event) -> None:
+    """End the work on a branch if the sweep ends.
+
+    Raises:
+        Stopped: If it does.
+    """
+    if stop.is_set():
+        raise Stopped("the sweep was stopped; run it again to go on")
 
 
 @dataclass(frozen=True)
@@ -214,8 +224,7 @@ class BranchLine:
         progress = self._progress(stage) if rule and stage == rule.stage else None
 
         def watch() -> None:
-            if place.stop.is_set():
-                raise Stopped("the sweep was stopped; run it again to go on")
+            require_going_on(place.stop)
             if progress is not None and place.curves is not None and progress.look():
                 self._put(stage, progress.curve)
                 why = place.curves.verdict(self.group(stage), self.planned.keys[stage])

@@ -23,7 +23,7 @@ from prefect.states import Completed
 from pipelines.machine.prefect_setup import worth_retrying
 from pipelines.settings.line_config import SweepConfig
 from pipelines.sweeping.accelerators import ANY, Accelerators, one_that_is_free
-from pipelines.sweeping.branch import BranchLine, Stopped, SweepPlace
+from pipelines.sweeping.branch import BranchLine, Stopped, SweepPlace, require_going_on
 from pipelines.sweeping.plan import PlannedBranch, shared_executions
 from pipelines.sweeping.pruning import Pruned
 from pipelines.sweeping.results import BranchOutcome
@@ -182,7 +182,7 @@ class SweepRun:
             retry_delay_seconds=config.retry_delays_seconds,
             retry_condition_fn=worth_retrying,
         )
-        future = work.submit(turn, self._place.stop, config.slots, config.accelerators)
+        future = work.submit(turn, self._place.stop, config)
         future.add_done_callback(ended.put)
         return future
 
@@ -245,13 +245,11 @@ class SweepRun:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def _work(
-    turn: _Turn, stop: threading.Event, slots: str | None, accelerators: Sequence[str]
-) -> State[Any] | None:
+def _work(turn: _Turn, stop: threading.Event, config: SweepConfig) -> State[Any] | None:
     log = get_run_logger()
     line = turn.line
     try:
-        with _slot(slots, stop), _accelerators(accelerators, stop) as held:
+        with _slot(config.slots, stop), _accelerators(config.accelerators, stop) as held:
             line.advance(turn.stages, log.info, held)
             if turn.is_last:
                 line.end(log.info)
@@ -269,7 +267,7 @@ def _slot(limit: str | None, stop: threading.Event) -> Iterator[None]:
     """Within, a slot of Prefect's global concurrency limit is held."""
     with ExitStack() as stack:
         while limit:
-            _go_on(stop)
+            require_going_on(stop)
             try:
                 stack.enter_context(
                     concurrency(
@@ -291,15 +289,10 @@ def _slot(limit: str | None, stop: threading.Event) -> Iterator[None]:
 def _accelerators(choices: Sequence[str], stop: threading.Event) -> Iterator[Accelerators]:
     """Within, one of the choices is held, if there are any."""
     while choices:
-        _go_on(stop)
+        require_going_on(stop)
         with one_that_is_free(choices) as held:
             if held is not None:
                 yield held
                 return
         stop.wait(POLL_SECONDS)
     yield ANY
-
-
-def _go_on(stop: threading.Event) -> None:
-    if stop.is_set():
-        raise Stopped("the sweep was stopped; run it again to go on")

@@ -9,7 +9,6 @@
 Nothing is lost with them: DVC finds in its run cache what a stage with these inputs has given.
 """
 
-import fcntl
 import json
 import time
 from collections.abc import Callable
@@ -19,6 +18,8 @@ from typing import Any
 import psutil
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+
+from pipelines.workspace.lock import try_lock
 
 __all__ = ["mend_dvc"]
 
@@ -62,14 +63,11 @@ def _mend_rwlock(workspace: Path, log: Callable[[str], None]) -> bool:
 def _taken(guard: int) -> bool:
     """Whether DVC's own guard of the file could be had; it is held for an instant only."""
     deadline = time.monotonic() + GUARD_SECONDS
-    while True:
-        try:
-            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
+    while not try_lock(guard):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _without_strangers(held: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["hold", "hold_workspace"]
+__all__ = ["hold", "hold_workspace", "try_lock"]
 
 POLL_SECONDS = 0.5
 REMIND_SECONDS = 300.0
@@ -54,19 +54,28 @@ def hold(
         yield file.fileno()
 
 
+def try_lock(file: TextIO | int) -> bool:
+    """Lock an open file, or a descriptor, for this process and what inherits it.
+
+    Returns:
+        False if another holds it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+
+
 def _wait(file: TextIO, path: Path, log: Callable[[str], None]) -> None:
     told = -REMIND_SECONDS
-    while True:
-        try:
-            # Asked again and again rather than once and for ever: between two questions Prefect
-            # can cancel the run and a person can press Ctrl-C.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() - told > REMIND_SECONDS:
-                log(f"waiting for {path}: {_held_by(path)} holds it")
-                told = time.monotonic()
-            time.sleep(POLL_SECONDS)
+    # Asked again and again rather than once and for ever: between two questions Prefect can cancel
+    # the run and a person can press Ctrl-C.
+    while not try_lock(file):
+        if time.monotonic() - told > REMIND_SECONDS:
+            log(f"waiting for {path}: {_held_by(path)} holds it")
+            told = time.monotonic()
+        time.sleep(POLL_SECONDS)
 
 
 def _held_by(path: Path) -> str:
