@@ -17,9 +17,9 @@ __all__ = ["main"]
 
 RESULTS = Path(__file__).parents[1] / "results" / "orchestration"
 FLOW = "flow: Prefect, DVC, MLflow"
-TASKS = ("no-op", "line", "cached", "sweep")
-FLOWS = {"line", "cached", "sweep"}
+FLOWS = ("line", "cached", "sweep")
 """These run Prefect's flow, and need its server and MLflow's."""
+TASKS = ("no-op", *FLOWS)
 
 Note = Callable[[list[Timed]], None]
 
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         if "no-op" in options.tasks:
             # `dvc repro` asks no server, and one beside it would take processor time from it.
             _measure_nothing_to_do(Path(folder), options, note)
-        if FLOWS & set(options.tasks):
+        if set(FLOWS) & set(options.tasks):
             with serving(Path(folder)):
                 _measure_flows(Path(folder), options, note)
     print(f"written to {options.output} after {time.monotonic() - begun:.0f} s")
