@@ -16,20 +16,12 @@ from pipelines.workspace.dvc_locks import mend_dvc
 from tests.faults.conftest import Undisturbed
 from tests.faults.place import Place
 from tests.faults.table import case
+from tests.line.repository import STAGES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SEED = 20261125
 OF_A_STAGE, OF_DVC, OF_A_FLOW = 4, 16, 6
-STAGES = [
-    "prepare",
-    "train_judge",
-    "train_autoencoder",
-    "encode",
-    "train_prior",
-    "sample",
-    "evaluate",
-]
 ANEW = 4
 
 

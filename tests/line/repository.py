@@ -13,6 +13,16 @@ from tests.architecture.imports import PROJECT
 
 COPIED = ("stages", "pipelines", "dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", "data")
 
+STAGES = [
+    "prepare",
+    "train_judge",
+    "train_autoencoder",
+    "encode",
+    "train_prior",
+    "sample",
+    "evaluate",
+]
+
 PATIENCE = 1500.0
 """Seconds; a machine may be busy with other things."""
 

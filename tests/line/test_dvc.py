@@ -15,20 +15,10 @@ import time
 import pandas as pd
 import pytest
 
-from tests.line.repository import PATIENCE, Repository, make_repository, ran
+from tests.line.repository import PATIENCE, STAGES, Repository, make_repository, ran
 
 # Not the usual limit: the first of them runs a whole line.
 pytestmark = pytest.mark.timeout(PATIENCE)
-
-STAGES = [
-    "prepare",
-    "train_judge",
-    "train_autoencoder",
-    "encode",
-    "train_prior",
-    "sample",
-    "evaluate",
-]
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,29 @@ def recorded(root: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def assert_recorded(root: Path, experiments: "pd.Series[str]") -> None:
+    """MLflow has one sweep, its branches once each, and under them the stages they executed."""
+    runs = recorded(root)
+    [sweep] = runs[runs["parent"].isna()].to_dict("records")
+    assert sweep["status"] == "FINISHED"
+    assert {"table.csv", "table.md", "sweep.png"} <= set(sweep["files"])
+    branches = runs[runs["parent"] == sweep["id"]]
+    assert sorted(branches["name"]) == sorted(experiments), "one record, killed or not"
+    stages = runs[runs["parent"].isin(branches["id"])]
+    assert sorted(stages["stage"]) == [
+        "encode",
+        "prepare",
+        "train_autoencoder",
+        "train_prior",
+        "train_prior",
+        "train_prior",
+    ]
+    [pruned] = branches[branches["pruned"].notna()].to_dict("records")
+    assert pruned["status"] == "KILLED" and pruned["tags"]["stage.train_prior"] == "pruned"
+    assert sorted(stages["status"]) == ["FINISHED"] * 5 + ["KILLED"]
+    assert len(stages) + len(branches) + 1 == len(runs)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_killed_and_run_again_it_ends_as_if_nothing_had_happened(
@@ -110,25 +133,7 @@ def test_killed_and_run_again_it_ends_as_if_nothing_had_happened(
     assert table["state"].tolist() == ["finished", "finished", "pruned"]
     assert (repository.path / ".work/sweeps/small/sweep.png").stat().st_size > 5000
 
-    runs = recorded(repository.path)
-    [sweep] = runs[runs["parent"].isna()].to_dict("records")
-    assert sweep["status"] == "FINISHED"
-    assert {"table.csv", "table.md", "sweep.png"} <= set(sweep["files"])
-    branches = runs[runs["parent"] == sweep["id"]]
-    assert sorted(branches["name"]) == sorted(table["experiment"]), "one record, killed or not"
-    stages = runs[runs["parent"].isin(branches["id"])]
-    assert sorted(stages["stage"]) == [
-        "encode",
-        "prepare",
-        "train_autoencoder",
-        "train_prior",
-        "train_prior",
-        "train_prior",
-    ]
-    [pruned] = branches[branches["pruned"].notna()].to_dict("records")
-    assert pruned["status"] == "KILLED" and pruned["tags"]["stage.train_prior"] == "pruned"
-    assert sorted(stages["status"]) == ["FINISHED"] * 5 + ["KILLED"]
-    assert len(stages) + len(branches) + 1 == len(runs)
+    assert_recorded(repository.path, table["experiment"])
 
     shown = repository.dvc("exp", "show", "--csv", "--no-pager")
     rows = {row["Experiment"]: row for row in csv.DictReader(io.StringIO(shown))}

@@ -17,6 +17,7 @@ from tests.bottlenecks.examples import EXAMPLES
 from tests.nn.lpips_files import write_lpips
 from tests.tasks.test_adversary import OPTIONS as ADVERSARY
 from tests.tasks.test_tasks import IMAGE, autoencoder_task
+from tests.tasks.test_tasks import train as fit_task
 from tests.training.regression import options
 
 CPU = torch.device("cpu")
@@ -38,18 +39,7 @@ def train(looks, folder, stop_after=None):
     """The trained module, its curves, and the terms as they ended."""
     task = autoencoder_task(IDENTITY)
     task.appearance = looks
-    folder.mkdir(exist_ok=True)
-    run = Run("toy", folder, {}, open_tracker("toy", folder), threading.Event())
-    after, seen = task.after_step, []
-
-    def counting(generator):
-        seen.append(1)
-        if len(seen) == stop_after:
-            run.stop.set()
-        return after(generator)
-
-    task.after_step = counting
-    return fit(task, PLAN, run, seed=0, device=CPU)
+    return fit_task(task, folder, stop_after, PLAN)
 
 
 def same(first, second):

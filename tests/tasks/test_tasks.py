@@ -118,7 +118,11 @@ MAKERS = {
 }
 
 
-def train(task, folder, stop_after=None):
+PLAN = options(steps=9, warmup_steps=2, validate_every=4, batch_size=6, patience=3)
+
+
+def train(task, folder, stop_after=None, plan=PLAN):
+    """What was fitted; a stop is asked for after so many steps."""
     folder.mkdir(exist_ok=True)
     run = Run("toy", folder, {}, open_tracker("toy", folder), threading.Event())
     if stop_after is not None:
@@ -131,7 +135,6 @@ def train(task, folder, stop_after=None):
             return after(generator)
 
         task.after_step = counting
-    plan = options(steps=9, warmup_steps=2, validate_every=4, batch_size=6, patience=3)
     return fit(task, plan, run, seed=0, device=CPU)
 
 

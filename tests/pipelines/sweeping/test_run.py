@@ -49,10 +49,14 @@ class World:
 
     @contextmanager
     def seen_on(self, accelerators: str) -> Iterator[None]:
-        self.at_work_on[accelerators] += 1
-        self.most_on_one = max(self.most_on_one, self.at_work_on[accelerators])
-        yield
-        self.at_work_on[accelerators] -= 1
+        with self._lock:
+            self.at_work_on[accelerators] += 1
+            self.most_on_one = max(self.most_on_one, self.at_work_on[accelerators])
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.at_work_on[accelerators] -= 1
 
     def execute(self, branch: str, key: str) -> None:
         with self._lock:
