@@ -14,22 +14,27 @@ from PIL import Image, ImageDraw, ImageFont
 from pipelines.comparing.families import Outcome
 from stages.core.pictures import grid
 
-__all__ = ["COLUMNS", "write_results"]
+__all__ = ["write_results"]
 
 COLUMNS = {
-    "mse": ("mse", "MSE"),
-    "rfrechet": ("reconstruction_frechet_classifier", "rFrechet"),
-    "frechet": ("frechet_classifier", "Frechet"),
-    "accuracy": ("class_accuracy", "class accuracy"),
-    "prior_nats": ("prior_nats", "prior nats"),
-    "prior_bits": ("prior_bits_per_code", "bits per code"),
-    "rate": ("rate_nats", "rate nats"),
-    "usage": ("code_usage", "usage"),
-    "perplexity": ("code_perplexity", "perplexity"),
-    "active": ("active_units_share", "active"),
-    "collapsed": ("collapsed_units_share", "collapsed"),
+    "mse": "mse",
+    "rfrechet": "reconstruction_frechet_classifier",
+    "frechet": "frechet_classifier",
+    "accuracy": "class_accuracy",
+    "prior_nats": "prior_nats",
+    "prior_bits": "prior_bits_per_code",
+    "rate": "rate_nats",
+    "usage": "code_usage",
+    "perplexity": "code_perplexity",
+    "active": "active_units_share",
+    "collapsed": "collapsed_units_share",
+    "mig": "mig",
+    "factor_vae": "factor_vae_score",
+    "beta_vae": "beta_vae_score",
+    "disentanglement": "dci_disentanglement",
+    "sap": "sap",
 }
-"""Column -> (figure of evaluate, heading)."""
+"""Column -> figure of evaluate; a table has those that some member has."""
 # What depends on the prior is told twice.
 TWICE = ("frechet", "accuracy")
 SHOWN, SHOWN_COLUMNS = 30, 10
@@ -55,7 +60,7 @@ def _row(outcome: Outcome) -> dict[str, str | float | int | None]:
         "images_per_second": round(outcome.images_per_second),
         "prior_steps": outcome.prior_steps,
     }
-    for column, (figure, _) in COLUMNS.items():
+    for column, figure in COLUMNS.items():
         if column in TWICE:
             row[f"{column}_own"] = outcome.own.get(figure)
             row[f"{column}_learned"] = (outcome.learned or {}).get(figure)

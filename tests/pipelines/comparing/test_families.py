@@ -243,8 +243,10 @@ def test_table_and_sheet(tmp_path):
     table = write_results(tmp_path / "results", outcomes)
     assert table["frechet_own"].tolist() == [2.0, 2.0]
     assert np.isnan(table["frechet_learned"].iloc[1])
+    assert table["mig"].isna().all()
     assert len(pd.read_csv(tmp_path / "results/table.csv")) == 2
     lines = (tmp_path / "results/table.md").read_text().splitlines()
     assert lines[0].startswith("| member | steps |") and lines[2].startswith("| one | 40 | 1234 |")
+    assert "mig" not in lines[0], "what no member has is no column"
     with Image.open(tmp_path / "results/sheet.png") as sheet:
         assert sheet.width > 600 and sheet.height > 100
