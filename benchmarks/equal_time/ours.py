@@ -38,7 +38,7 @@ class Line:
             "Latentline",
             self._reconstructions(),
             samples,
-            table["class"].to_numpy() if self.prepared.num_classes else None,
+            table["label"].to_numpy() if self.prepared.num_classes else None,
             seconds,
             figures.get("code_usage"),
         )
