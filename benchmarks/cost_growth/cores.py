@@ -99,8 +99,9 @@ def _quantizer_by_codes(seed: int, scale: int) -> Core:
         [max(2, size) for size in _sizes(512, 2048, 8192, 32_768, 65_536, scale=scale)],
         make,
         lambda codes: codes * vectors * dim,
-        # Vectors, their gradient and their choice; the codebook, its sums and its next state.
-        lambda codes: vectors * (3 * dim + 4) + 4 * codes * dim + (1 << 18),
+        # Vectors, their gradient and their choice; the codebook, its sums and its next state; and
+        # distances, of 1 MB or twice the codebook.
+        lambda codes: vectors * (3 * dim + 4) + 4 * codes * dim + max(1 << 18, 2 * codes * dim),
     )
 
 

@@ -15,6 +15,8 @@ __all__ = ["markdown", "write_report"]
 
 _TOLERANCE = 0.1
 """By which a measured exponent may be above the expected one: noise of a fit to few points."""
+_LEAST_RANGE = 10
+"""Of costs in a panel, highest over lowest."""
 
 
 def write_report(folder: Path, grown: Sequence[Growth], run: dict[str, object]) -> None:
@@ -79,6 +81,15 @@ def _plot(path: Path, grown: Sequence[Growth]) -> None:
         axis.set_xlabel(core.against, fontsize=8)
         axis.set_ylabel("processor seconds", fontsize=8)
         axis.set_title(f"{core.stage}\n{core.what}", fontsize=7)
-        axis.tick_params(labelsize=7, which="both")
+        axis.tick_params(labelsize=7)
+        axis.set_xticks(core.sizes, [_short(size) for size in core.sizes])
+        axis.minorticks_off()
+        low, high = axis.get_ylim()
+        # Costs that do not grow shall look like it.
+        axis.set_ylim(min(low, high / _LEAST_RANGE), high)
     axes.flat[0].legend(fontsize=7)
     FigureCanvasAgg(figure).print_png(path)
+
+
+def _short(size: int) -> str:
+    return f"{size // 1024}k" if size >= 1024 and size % 1024 == 0 else str(size)

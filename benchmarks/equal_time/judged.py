@@ -85,5 +85,5 @@ def judge(
 
 def _accuracy(logits: torch.Tensor, labels: np.ndarray) -> float:
     counted = ClassAccuracy(logits.shape[1])
-    counted.update(logits, torch.from_numpy(labels))
+    counted.update(logits, torch.tensor(labels))
     return counted.accuracy

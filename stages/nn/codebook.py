@@ -72,8 +72,11 @@ def nearest(
         # No fewer rows than twice `dim`, or reading the codebook again for every chunk would cost
         # more than half of writing the distances. They take at most twice the codebook's memory.
         rows = max(2 * vectors.shape[1], _DISTANCES_AT_ONCE // len(codebook))
+        # One piece of memory for all chunks: what is found of each lies between what is freed, so
+        # that an allocator may take new memory for every one of them, codes x vectors in the end.
+        held = vectors.new_empty(min(rows, len(vectors)), len(codebook))
         found = [
-            _smallest(torch.addmm(norms, chunk, codebook.T, alpha=-2))
+            _smallest(torch.addmm(norms, chunk, codebook.T, alpha=-2, out=held[: len(chunk)]))
             for chunk in vectors.split(rows)
         ]
         codes, values = (torch.cat(parts) for parts in zip(*found, strict=True))

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from benchmarks.cost_growth.memory import peak_bytes
 from stages.nn import codebook as book
 
 
@@ -26,6 +27,13 @@ def test_nearest_is_brute_force_across_chunks(monkeypatch):
     expected_codes, expected_distances = brute_force(vectors, codebook)
     assert torch.equal(codes, expected_codes)
     torch.testing.assert_close(distances, expected_distances, atol=1e-5, rtol=1e-5)
+
+
+def test_memory_is_bounded_by_chunks_never_codes_by_vectors():
+    vectors = torch.randn(2048, 8, generator=stream())
+    codebook = torch.randn(32_768, 8, generator=stream(1))
+    whole = 4 * len(vectors) * len(codebook)
+    assert peak_bytes(lambda: book.nearest(vectors, codebook)) < whole / 10
 
 
 def test_of_equal_entries_the_first_is_chosen():
