@@ -37,6 +37,7 @@ COLUMNS = {
 """Column -> figure of evaluate; a table has those that some member has."""
 # What depends on the prior is told twice.
 TWICE = ("frechet", "accuracy")
+HEADINGS = ("original above rebuilt", "samples, nothing learned", "samples, learned prior")
 SHOWN, SHOWN_COLUMNS = 30, 10
 _CAPTION, _GAP, _FONT = 34, 12, 18
 
@@ -84,35 +85,37 @@ def _cell(value: object) -> str:
 
 def _sheet(outcomes: list[Outcome]) -> Image.Image:
     rows = [_pictures(outcome) for outcome in outcomes]
-    widths = [max(row[index].width for row in rows) for index in range(3)]
-    width = sum(widths) + 4 * _GAP
-    height = sum(max(p.height for p in row) + _CAPTION + _GAP for row in rows) + _CAPTION
+    heights = [max(picture.height for picture in row.values()) for row in rows]
+    lefts, width = {}, _GAP
+    for heading in HEADINGS:
+        widths = [row[heading].width for row in rows if heading in row]
+        if widths:
+            lefts[heading], width = width, width + max(widths) + _GAP
+    height = _CAPTION + sum(height + _CAPTION + _GAP for height in heights)
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(_FONT)
-    lefts = [_GAP, 2 * _GAP + widths[0], 3 * _GAP + widths[0] + widths[1]]
-    headings = ("original above rebuilt", "samples, nothing learned", "samples, learned prior")
-    for left, heading in zip(lefts, headings, strict=True):
+    for heading, left in lefts.items():
         draw.text((left, 8), heading, fill="black", font=font)
     top = _CAPTION
-    for outcome, row in zip(outcomes, rows, strict=True):
+    for outcome, row, tall in zip(outcomes, rows, heights, strict=True):
         caption = f"{outcome.member}: {outcome.about}"
         draw.text((_GAP, top + 8), caption, fill="black", font=font)
-        for left, picture in zip(lefts, row, strict=True):
-            sheet.paste(picture, (left, top + _CAPTION))
-        top += max(p.height for p in row) + _CAPTION + _GAP
+        for heading, picture in row.items():
+            sheet.paste(picture, (lefts[heading], top + _CAPTION))
+        top += tall + _CAPTION + _GAP
     return sheet
 
 
-def _pictures(outcome: Outcome) -> list[Image.Image]:
+def _pictures(outcome: Outcome) -> dict[str, Image.Image]:
+    """Under their headings; a member has those that it made."""
     folder = Path(outcome.folder)
+    rebuilt, *drawn = HEADINGS
     with Image.open(folder / "data" / "metrics" / "reconstructions.png") as picture:
-        pictures = [picture.convert("RGB")]
-    for name in ("own", "learned"):
+        pictures = {rebuilt: picture.convert("RGB")}
+    for heading, name in zip(drawn, ("own", "learned"), strict=True):
         path = folder / ".work" / "shown" / f"{name}.npy"
         if path.is_file():
             images = np.load(path, mmap_mode="r")[:SHOWN]
-            pictures.append(grid(np.array(images), SHOWN_COLUMNS))
-        else:
-            pictures.append(Image.new("RGB", (1, 1), "white"))
+            pictures[heading] = grid(np.array(images), SHOWN_COLUMNS)
     return pictures

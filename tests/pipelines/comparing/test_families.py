@@ -248,5 +248,8 @@ def test_table_and_sheet(tmp_path):
     lines = (tmp_path / "results/table.md").read_text().splitlines()
     assert lines[0].startswith("| member | steps |") and lines[2].startswith("| one | 40 | 1234 |")
     assert "mig" not in lines[0], "what no member has is no column"
+    write_results(tmp_path / "alone", outcomes[1:])
     with Image.open(tmp_path / "results/sheet.png") as sheet:
         assert sheet.width > 600 and sheet.height > 100
+        with Image.open(tmp_path / "alone/sheet.png") as alone:
+            assert alone.width < sheet.width, "no room for what nobody made"
