@@ -63,9 +63,9 @@ def gumbel_noise(logits: Logits, generator: torch.Generator | None) -> Logits:
     """Standard Gumbel noise for logits of this shape."""
     device = logits.device if generator is None else generator.device
     uniform = torch.rand(logits.shape, generator=generator, device=device, dtype=logits.dtype)
-    # 0 can be drawn, 1 cannot.
+    # 0 can be drawn, 1 cannot. In place: there is one number for every code of every cell.
     smallest = torch.finfo(logits.dtype).tiny
-    return -torch.log(-torch.log(uniform.to(logits.device).clamp_min(smallest)))
+    return uniform.to(logits.device).clamp_min_(smallest).log_().neg_().log_().neg_()
 
 
 def draw_codes(logits: Logits, generator: torch.Generator | None) -> Int[Tensor, "*cells"]:
