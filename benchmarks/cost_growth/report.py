@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,11 +85,15 @@ def _plot(path: Path, grown: Sequence[Growth]) -> None:
         axis.tick_params(labelsize=7)
         axis.set_xticks(core.sizes, [_short(size) for size in core.sizes])
         axis.minorticks_off()
-        low, high = axis.get_ylim()
-        # Costs that do not grow shall look like it.
-        axis.set_ylim(min(low, high / _LEAST_RANGE), high)
+        axis.set_ylim(*_wide(*axis.get_ylim()))
     axes.flat[0].legend(fontsize=7)
     FigureCanvasAgg(figure).print_png(path)
+
+
+def _wide(low: float, high: float) -> tuple[float, float]:
+    """Costs that do not grow shall look like it: around the same middle, at least so far apart."""
+    middle, half = math.sqrt(low * high), math.sqrt(max(high / low, _LEAST_RANGE))
+    return middle / half, middle * half
 
 
 def _short(size: int) -> str:

@@ -3,9 +3,9 @@
     python -m benchmarks.equal_time equal_time_fashion
 
 The name is that of a families comparison with one member, `ours`, which says preset and seconds.
-Needs pythae (`pip install latentline[bench]`). One thread; peers stop by processor time, ours is
-given as many steps as fill the seconds, so nothing else may run meanwhile. Writes table.md,
-table.csv, run.json and sheet.png into benchmarks/results/NAME.
+Needs pythae (`pip install latentline[bench]`). One thread. Ours is trained first; peers then get
+the seconds it took, of processor time. A core of its own is enough. Writes table.md, table.csv,
+run.json and sheet.png into benchmarks/results/NAME.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from benchmarks.equal_time.judged import Verdict, judge
 from benchmarks.equal_time.ours import train_line
 from benchmarks.equal_time.peers import PEERS, Made, Task
 from benchmarks.side_by_side.machine import describe_run
-from pipelines.comparing.families import read_comparison
 from stages.core.pictures import labelled_rows, save_png
 from stages.core.stage import work_root
 from stages.evaluation.feature_store import FeatureStore
@@ -45,13 +44,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS, help="a folder NAME is made in it")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    wanted = read_comparison(options.comparison)
-    seconds = {"first": wanted.autoencoder_seconds, "second": wanted.prior_seconds}
     line = train_line(Path.cwd(), options.comparison)
     test = line.prepared.split("test").images
-    own = line.made(seconds)
+    own = line.made()
     settings = {
-        "seconds": seconds,
+        "seconds": line.seconds,
         "seed": options.seed,
         "test_images": len(test),
         "samples": len(own.samples),
@@ -61,8 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
     task = Task(
         line.prepared.split("train").images,
         test,
-        seconds["first"],
-        seconds["second"],
+        line.seconds["first"],
+        line.seconds["second"],
         len(own.samples),
         options.seed,
     )

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,11 @@ from benchmarks.equal_time.peers import Made
 from pipelines.comparing.families import Outcome
 from stages.assembly.first_stage import load_first_stage
 from stages.core.intensities import from_pixels, to_pixels
+from stages.core.store import opened_store, tracking_uri
 from stages.stores.prepared import Prepared, open_prepared
+
+if TYPE_CHECKING:
+    from mlflow.tracking.client import MlflowClient
 
 __all__ = ["Line", "train_line"]
 
@@ -22,14 +27,19 @@ BATCH = 100
 
 
 class Line:
-    """A branch of the project in which the whole line was run."""
+    """A branch of the project in which the whole line was run.
 
-    def __init__(self, outcome: Outcome) -> None:
+    Args:
+        outcome: Of the comparison.
+        seconds: What both trainings took.
+    """
+
+    def __init__(self, outcome: Outcome, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
         self.data = Path(outcome.folder) / "data"
         self.prepared: Prepared = open_prepared(self.data / "prepared")
-        self._outcome = outcome
 
-    def made(self, seconds: dict[str, float]) -> Made:
+    def made(self) -> Made:
         """Its reconstructions of the test images, and the samples it has drawn."""
         samples = np.load(self.data / "samples" / "images.npy")
         table = pd.read_parquet(self.data / "samples" / "samples.parquet")
@@ -39,7 +49,7 @@ class Line:
             self._reconstructions(),
             samples,
             table["label"].to_numpy() if self.prepared.num_classes else None,
-            seconds,
+            self.seconds,
             figures.get("code_usage"),
         )
 
@@ -67,9 +77,30 @@ def train_line(root: Path, comparison: str) -> Line:
 
     Raises:
         subprocess.CalledProcessError: If it fails; what went wrong is on the screen.
+        FileNotFoundError: If it was not recorded in MLflow, which knows what it took.
     """
     subprocess.run(
         [sys.executable, "-m", "pipelines", "families", comparison], cwd=root, check=True
     )
     kept = root / ".work" / "families" / comparison / MEMBER / "outcome.json"
-    return Line(Outcome(**json.loads(kept.read_text())["outcome"]))
+    outcome = Outcome(**json.loads(kept.read_text())["outcome"])
+    runs = Path(outcome.folder) / "data" / "runs"
+    with opened_store(tracking_uri(root)) as client:
+        seconds = {
+            which: _seconds(client, runs / f"train_{stage}.json")
+            for which, stage in (("first", "autoencoder"), ("second", "prior"))
+        }
+    return Line(outcome, seconds)
+
+
+def _seconds(client: "MlflowClient", marker: Path) -> float:
+    """Of the whole stage, its start and end included: more than its steps took, and never less.
+
+    By the wall: with a core of its own that is its processor's time. What it was to take will not
+    do, for a machine may be half as fast an hour after a step was timed.
+    """
+    run_id = json.loads(marker.read_text()).get("run_id")
+    if not run_id:
+        raise FileNotFoundError(f"{marker} names no run; turn LATENTLINE_TRACKING on and run again")
+    info = client.get_run(run_id).info
+    return (info.end_time - info.start_time) / 1000

@@ -32,7 +32,7 @@ class Made:
     labels: np.ndarray | None
     """Classes the samples were asked to show, int64 (samples,); None where none can be asked."""
     seconds: dict[str, float]
-    """Processor seconds of each training."""
+    """Of each training: peers' processor seconds, and ours by the wall."""
     usage: float | None
     """Share of the codes that the test images use; None without codes."""
 
