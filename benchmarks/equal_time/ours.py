@@ -48,7 +48,7 @@ class Line:
             "Latentline",
             self._reconstructions(),
             samples,
-            table["label"].to_numpy() if self.prepared.num_classes else None,
+            table["label"].to_numpy() if "label" in table else None,
             self.seconds,
             figures.get("code_usage"),
         )
