@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 
 from benchmarks.equal_time.peers import Made
-from pipelines.comparing.families import Outcome
 from stages.assembly.first_stage import load_first_stage
 from stages.core.intensities import from_pixels, to_pixels
 from stages.core.store import opened_store, tracking_uri
@@ -30,13 +29,12 @@ class Line:
     """A branch of the project in which the whole line was run.
 
     Args:
-        outcome: Of the comparison.
+        data: Its folder `data`.
         seconds: What both trainings took.
     """
 
-    def __init__(self, outcome: Outcome, seconds: dict[str, float]) -> None:
-        self.seconds = seconds
-        self.data = Path(outcome.folder) / "data"
+    def __init__(self, data: Path, seconds: dict[str, float]) -> None:
+        self.data, self.seconds = data, seconds
         self.prepared: Prepared = open_prepared(self.data / "prepared")
 
     def made(self) -> Made:
@@ -83,14 +81,13 @@ def train_line(root: Path, comparison: str) -> Line:
         [sys.executable, "-m", "pipelines", "families", comparison], cwd=root, check=True
     )
     kept = root / ".work" / "families" / comparison / MEMBER / "outcome.json"
-    outcome = Outcome(**json.loads(kept.read_text())["outcome"])
-    runs = Path(outcome.folder) / "data" / "runs"
+    data = Path(json.loads(kept.read_text())["outcome"]["folder"]) / "data"
     with opened_store(tracking_uri(root)) as client:
         seconds = {
-            which: _seconds(client, runs / f"train_{stage}.json")
+            which: _seconds(client, data / "runs" / f"train_{stage}.json")
             for which, stage in (("first", "autoencoder"), ("second", "prior"))
         }
-    return Line(outcome, seconds)
+    return Line(data, seconds)
 
 
 def _seconds(client: "MlflowClient", marker: Path) -> float:

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from benchmarks.equal_time.ours import Line
-from pipelines.comparing.families import Outcome, as_yaml, read_comparison
+from pipelines.comparing.families import as_yaml, read_comparison
 from pipelines.settings.params_overlay import overlaid
 from stages import encode, evaluate, prepare, sample, train_autoencoder, train_judge, train_prior
 from stages.core.artifacts import open_artifact
@@ -106,7 +106,7 @@ def test_a_member_goes_through_the_line(name, prepared, tmp_path, monkeypatch):
     figures = pd.read_json("data/metrics/metrics.json", typ="series")
     assert np.isfinite(figures).all()
     assert figures["frechet_classifier"] >= 0 and figures["mse"] > 0
-    made = Line(Outcome(name, "", 1, 1.0, 1, figures.to_dict(), None, str(tmp_path)), {}).made()
+    made = Line(tmp_path / "data", {}).made()
     assert made.reconstructions.shape[1:] == made.samples.shape[1:], "as `equal_time` reads a line"
     assert (made.labels is not None) == ("class_accuracy" in figures)
 
