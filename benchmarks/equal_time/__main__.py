@@ -23,7 +23,7 @@ from benchmarks.equal_time.ours import train_line
 from benchmarks.equal_time.peers import PEERS, Made, Task
 from benchmarks.side_by_side.machine import describe_run
 from stages.core.pictures import labelled_rows, save_png
-from stages.core.stage import work_root
+from stages.core.stage import exit_statuses, work_root
 from stages.evaluation.feature_store import FeatureStore
 from stages.evaluation.image_sets import ImageSet
 from stages.extractors.classifier import Classifier, ClassifierOptions
@@ -43,6 +43,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the peers and of the bootstrap")
     parser.add_argument("--output", type=Path, default=RESULTS, help="a folder NAME is made in it")
     options = parser.parse_args(arguments)
+    with exit_statuses("equal_time"):
+        _compare(options)
+
+
+def _compare(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     line = train_line(Path.cwd(), options.comparison)
     test = line.prepared.split("test").images
@@ -75,7 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
         made.append(pair(task))
         verdicts.append(judge(made[-1], real, network, store, options.seed))
         print(verdicts[-1], flush=True)
-    _write(options.output / options.comparison, verdicts, made, test, run)
+        # After every pair: a run cut short keeps those it has.
+        _write(options.output / options.comparison, verdicts, made, test, run)
 
 
 def _write(

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.equal_time.peers import Made
 from stages.assembly.first_stage import load_first_stage
+from stages.core.errors import ArtifactError, LatentlineError
 from stages.core.intensities import from_pixels, to_pixels
 from stages.core.store import opened_store, tracking_uri
 from stages.stores.prepared import Prepared, open_prepared
@@ -74,12 +75,15 @@ def train_line(root: Path, comparison: str) -> Line:
         comparison: Name of a file of `pipelines/families` with the one member `ours`.
 
     Raises:
-        subprocess.CalledProcessError: If it fails; what went wrong is on the screen.
-        FileNotFoundError: If it was not recorded in MLflow, which knows what it took.
+        ArtifactError: If it was not recorded in MLflow, which knows what it took.
+        LatentlineError: If it failed; what went wrong is on the screen.
     """
-    subprocess.run(
-        [sys.executable, "-m", "pipelines", "families", comparison], cwd=root, check=True
-    )
+    command = [sys.executable, "-m", "pipelines", "families", comparison]
+    if status := subprocess.run(command, cwd=root).returncode:
+        raise LatentlineError(
+            f"`python -m pipelines families {comparison}` must train the line first, and ended "
+            f"with status {status}; mend what it says above, then run this again"
+        )
     kept = root / ".work" / "families" / comparison / MEMBER / "outcome.json"
     data = Path(json.loads(kept.read_text())["outcome"]["folder"]) / "data"
     with opened_store(tracking_uri(root)) as client:
@@ -98,6 +102,9 @@ def _seconds(client: "MlflowClient", marker: Path) -> float:
     """
     run_id = json.loads(marker.read_text()).get("run_id")
     if not run_id:
-        raise FileNotFoundError(f"{marker} names no run; turn LATENTLINE_TRACKING on and run again")
+        raise ArtifactError(
+            f"{marker} must name the MLflow run that knows what the training took, and names none; "
+            "turn LATENTLINE_TRACKING on, remove the folder of the member and run again"
+        )
     info = client.get_run(run_id).info
     return (info.end_time - info.start_time) / 1000

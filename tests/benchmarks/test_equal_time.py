@@ -1,10 +1,16 @@
 """Pairs of stages are judged alike: perfect pictures win, and the table says whose they are."""
 
+import json
+import subprocess
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.equal_time.__main__ import _markdown, _sheet
+from benchmarks.equal_time import ours
+from benchmarks.equal_time.__main__ import _markdown, _sheet, main
 from benchmarks.equal_time.judged import judge
 from benchmarks.equal_time.peers import PEERS, Made, Task
 from stages.evaluation.feature_store import FeatureStore
@@ -53,3 +59,25 @@ def test_peers_train_for_as_long_as_they_are_told(pair):
     found = pair(Task(images, images[:50], 1.0, 1.0, samples=7, seed=0))
     assert found.samples.shape == (7, 1, 28, 28) and found.reconstructions.shape == (50, 1, 28, 28)
     assert found.seconds["first"] >= 1.0
+
+
+def test_a_training_without_a_record_ends_with_one_message(tmp_path, monkeypatch, capsys):
+    marker = tmp_path / "data" / "runs" / "train_autoencoder.json"
+    marker.parent.mkdir(parents=True)
+    marker.write_text("{}")
+    outcome = tmp_path / ".work" / "families" / "made_up" / "ours" / "outcome.json"
+    outcome.parent.mkdir(parents=True)
+    outcome.write_text(json.dumps({"outcome": {"folder": str(tmp_path)}}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
+    monkeypatch.setattr(ours, "opened_store", lambda _: nullcontext())
+    with pytest.raises(SystemExit):
+        main(["made_up"])
+    assert "must name the MLflow run" in capsys.readouterr().err
+
+
+def test_a_line_that_fails_ends_with_one_message(monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=3))
+    with pytest.raises(SystemExit):
+        main(["made_up"])
+    assert "ended with status 3" in capsys.readouterr().err
