@@ -7,6 +7,7 @@ range; with PyTorch's own they shrink by two thirds per layer.
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["AFTER_SILU", "LINEAR", "convolution", "start_weights"]
@@ -22,6 +23,18 @@ def start_weights(weight: Tensor, fan_in: int, gain: float) -> None:
     nn.init.normal_(weight, std=gain / math.sqrt(fan_in))
 
 
+class _Pointwise(nn.Conv2d):
+    """A 1x1 convolution, which over a single cell is a matrix product and is computed as one.
+
+    A convolution arranges weights anew at every call; with one cell that is most of its time.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.shape[-2:] != (1, 1):
+            return super().forward(input)
+        return F.linear(input.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
+
+
 def convolution(
     in_width: int, out_width: int, kernel_size: int, *, gain: float, stride: int = 1
 ) -> nn.Conv2d:
@@ -34,7 +47,8 @@ def convolution(
         gain: `LINEAR` or `AFTER_SILU`, or less for a smaller start.
         stride: Rows and columns per step.
     """
-    layer = nn.Conv2d(
+    make = _Pointwise if kernel_size == stride == 1 else nn.Conv2d
+    layer = make(
         in_width, out_width, kernel_size, stride=stride, padding=(kernel_size - stride) // 2
     )
     start_weights(layer.weight, in_width * kernel_size**2, gain)

@@ -21,3 +21,12 @@ def test_mean_square_is_kept(kernel, stride):
     assert maps.shape == (3, 200, 16 // stride, 20 // stride)
     # 200 random kernels: a relative standard error of sqrt(2 / 200) = 0.1; borders see zeros.
     assert maps[:, :, 1:-1, 1:-1].square().mean().item() == pytest.approx(1.0, abs=0.4)
+
+
+def test_over_one_cell_it_is_the_same_map():
+    layer = convolution(6, 4, 1, gain=LINEAR)
+    maps = torch.randn(5, 6, 1, 1)
+    apart = layer(maps)
+    together = layer(maps.expand(-1, -1, 2, 3))
+    assert apart.shape == (5, 4, 1, 1)
+    torch.testing.assert_close(together, apart.expand(-1, -1, 2, 3))
