@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from ruamel.yaml import YAML
 
 from pipelines.settings.named_files import named_file, names_in
@@ -58,15 +59,23 @@ class Comparison(Section):
 
     preset: str | None
     """Preset that the members change; null: params.yaml as it stands."""
+    preset_values: dict[str, Any] = Field(default_factory=dict)
+    """`section.key` -> value in place of the preset's, before the members change it."""
     autoencoder_seconds: float
     prior_seconds: float
     members: dict[str, Member]
+
+    def changed(self, params: str) -> str:
+        """A text of params.yaml with the preset in place: what the members change."""
+        preset = preset_path(self.preset).read_text(encoding="utf-8") if self.preset else None
+        return overlaid(params, preset, self.preset_values)
 
 
 class Adapted(Section):
     """The content of a file that has the members of another, set to other data."""
 
     preset: str | None
+    preset_values: dict[str, Any] = Field(default_factory=dict)
     autoencoder_seconds: float
     prior_seconds: float
     members_of: str
@@ -116,7 +125,7 @@ def read_comparison(name: str) -> Comparison:
     adapted = validate(Adapted, content, source=str(path))
     return Comparison(
         members=_adapted_members(adapted, str(path)),
-        **adapted.model_dump(include={"preset", "autoencoder_seconds", "prior_seconds"}),
+        **adapted.model_dump(include=set(Comparison.model_fields) - {"members"}),
     )
 
 
@@ -164,16 +173,16 @@ def compare(root: Path, name: str, only: list[str], log: Callable[[str], None]) 
     """
     comparison = read_comparison(name)
     _require_members(only, comparison.members, f"families {name}")
-    base = (root / "params.yaml").read_text(encoding="utf-8")
-    if comparison.preset:
-        base = overlaid(base, preset_path(comparison.preset).read_text(encoding="utf-8"), {})
+    base = comparison.changed((root / "params.yaml").read_text(encoding="utf-8"))
     outcomes = []
     for member, what in comparison.members.items():
         if only and member not in only:
             continue
         folder = root / ".work" / "families" / name / member
         params = overlaid(base, as_yaml(what.sections) or None, {})
-        asked = {"comparison": comparison.model_dump(exclude={"members"}), "params": params}
+        # What the preset's values became stands in the params.
+        exclude = {"members", "preset_values"}
+        asked = {"comparison": comparison.model_dump(exclude=exclude), "params": params}
         outcome = kept(folder, asked)
         if outcome is None:
             log(f"{member}: {what.about}")

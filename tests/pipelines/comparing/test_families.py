@@ -33,8 +33,7 @@ def silent(line: str) -> None:
 @pytest.mark.parametrize("name", comparisons())
 def test_every_member_of_every_comparison_is_valid(name):
     comparison = read_comparison(name)
-    preset = preset_path(comparison.preset).read_text() if comparison.preset else None
-    base = YAML(typ="safe").load(overlaid(PARAMS, preset, {}))
+    base = YAML(typ="safe").load(comparison.changed(PARAMS))
     for what in comparison.members.values():
         for prior in ({}, {"prior": what.own_prior}):
             # As the overlay of whole sections does, of which there are tests, and much faster.
@@ -75,10 +74,19 @@ def test_a_comparison_adapts_the_members_of_another(tmp_path, monkeypatch):
         tmp_path, monkeypatch, "more", ADAPTED.replace("{VALUES}", "{bottleneck.levels: [8, 8]}")
     )
     more = read_comparison("more")
+    assert more.changed(PARAMS) == overlaid(PARAMS, preset_path("fashion_vq").read_text(), {})
     assert (more.preset, more.autoencoder_seconds, more.prior_seconds) == ("fashion_vq", 2.0, 3.0)
     assert more.members["a"].sections == {"bottleneck": {"kind": "fsq", "levels": [8, 8]}}
     assert more.members["b"].about == "another" and list(more.members) == ["a", "b"]
     assert read_comparison("base").members["a"].sections["bottleneck"]["levels"] == [4]
+
+
+def test_a_comparison_changes_its_preset_before_its_members_do(tmp_path, monkeypatch):
+    written(tmp_path, monkeypatch, "base", BASE)
+    text = "preset_values: {evaluate.max_images: 7}\n" + ADAPTED.replace("{VALUES}", "{}")
+    written(tmp_path, monkeypatch, "more", text)
+    content = YAML(typ="safe").load(read_comparison("more").changed(PARAMS))
+    assert content["evaluate"]["max_images"] == 7
 
 
 def test_a_value_that_no_member_has_is_told(tmp_path, monkeypatch):
