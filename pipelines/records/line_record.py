@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from pipelines.records.dead_runs import end_dead_runs
 from pipelines.records.guard import RecordGuard
-from pipelines.records.receipt import read_receipt, write_receipt
+from pipelines.records.receipt import begun_run, read_receipt, write_receipt
 from pipelines.records.workspace_tags import workspace_tags
 from stages.core.delivery import RECORD_TAG, send_metrics, send_params
 from stages.core.provenance import context_tags, process_tags
@@ -140,16 +140,9 @@ class LineRecord:
             self._experiment_id = open_experiment(
                 client, self._uri, self._experiment, self._project
             )
-            if known:
-                run = client.get_run(known)
-                client.update_run(known, status="RUNNING")
-            else:
-                run = client.create_run(self._experiment_id, tags=dict(tags), run_name=name)
-        self._client, self.run_id = client, run.info.run_id
+            self.run_id = begun_run(client, self._experiment_id, name, tags, known)
+        self._client = client
         self._keep_receipt(self.run_id)
-        if known:
-            for tag, value in tags.items():
-                client.set_tag(known, tag, value)
 
     def _keep_receipt(self, run_id: str | None) -> None:
         if self._receipt is not None:

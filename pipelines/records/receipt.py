@@ -1,12 +1,17 @@
 """Which run of MLflow is the record of some work, kept beside the work: who goes on finds it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.core.json_files import replace_json
 from stages.core.store import without_credentials
 
-__all__ = ["read_receipt", "write_receipt"]
+if TYPE_CHECKING:
+    from mlflow.tracking.client import MlflowClient
+
+__all__ = ["begun_run", "read_receipt", "write_receipt"]
 
 
 def read_receipt(path: Path, uri: str) -> dict[str, str | None]:
@@ -27,3 +32,28 @@ def write_receipt(path: Path, uri: str, **names: str | None) -> None:
     """Keep the names of a record, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_json(path, {"tracking_uri": without_credentials(uri), **names})
+
+
+def begun_run(
+    client: "MlflowClient",
+    experiment_id: str,
+    name: str,
+    tags: Mapping[str, str],
+    known: str | None,
+) -> str:
+    """The id of the run to record in: the one a receipt knows, running again, or a new one.
+
+    Args:
+        client: Of the store.
+        experiment_id: Where a new one is made.
+        name: Of a new one.
+        tags: Of either, as they are now.
+        known: What the receipt says.
+    """
+    if known is None:
+        run = client.create_run(experiment_id, tags=dict(tags), run_name=name)
+        return run.info.run_id
+    client.update_run(known, status="RUNNING")
+    for tag, value in tags.items():
+        client.set_tag(known, tag, value)
+    return known

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from pipelines.records.guard import RecordGuard
-from pipelines.records.receipt import read_receipt, write_receipt
+from pipelines.records.receipt import begun_run, read_receipt, write_receipt
 from pipelines.records.workspace_tags import workspace_tags
 from stages.core.delivery import send_metrics, send_params
 from stages.core.shown import as_metrics
@@ -70,20 +70,16 @@ class SweepRecord:
             return
         with self._guarded():
             known = read_receipt(self._receipt, self._uri).get("run_id")
+            its = {"latentline.sweep": self._name, **workspace_tags(self._root), **tags}
             with opened_store(self._uri) as client:
                 self._experiment_id = open_experiment(
                     client, self._uri, self.experiment, self._root
                 )
-                if known:
-                    client.update_run(known, status="RUNNING")
-                else:
-                    run = client.create_run(self._experiment_id, run_name=f"sweep {self._name}")
-            self.run_id = known or run.info.run_id
+                self.run_id = begun_run(
+                    client, self._experiment_id, f"sweep {self._name}", its, known
+                )
             self._client = client
             write_receipt(self._receipt, self._uri, run_id=self.run_id)
-            its = {"latentline.sweep": self._name, **workspace_tags(self._root), **tags}
-            for name, value in its.items():
-                client.set_tag(self.run_id, name, value)
         with self._guarded():
             if self._client is not None and self.run_id is not None and not known:
                 send_params(self._client, self.run_id, dict(params))
