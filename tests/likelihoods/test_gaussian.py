@@ -29,7 +29,8 @@ def test_optimal_sigma_is_the_best_of_many():
         gaussian("fixed", value).log_prob(images, means).mean().item()
         for value in torch.linspace(0.05, 3, 300).tolist()
     ]
-    assert best.item() >= max(others)
+    # One of the others may be as good, up to the rounding of a sum in float32.
+    assert best.item() >= max(others) - 1e-5
     assert best.item() == pytest.approx(max(others), abs=1e-2)
 
 

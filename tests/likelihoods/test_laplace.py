@@ -23,14 +23,14 @@ def test_log_prob_is_torchs(scale):
 
 
 def test_optimal_scale_is_the_best_of_many():
-    # Close to the best scale differences are smaller than the rounding of a sum in float32.
-    images, locations = some_images().double(), some_images().double()
+    images, locations = some_images(), some_images()
     best = laplace("optimal").log_prob(images, locations).mean()
     others = [
         laplace("fixed", value).log_prob(images, locations).mean().item()
         for value in torch.linspace(0.05, 3, 300).tolist()
     ]
-    assert best.item() >= max(others)
+    # One of the others may be as good, up to the rounding of a sum in float32.
+    assert best.item() >= max(others) - 1e-5
     assert best.item() == pytest.approx(max(others), abs=1e-2)
 
 
