@@ -25,12 +25,13 @@ def test_log_prob_is_torchs(sigma):
 def test_optimal_sigma_is_the_best_of_many():
     images, means = some_images(), some_images()
     best = gaussian("optimal").log_prob(images, means).mean()
+    tried = torch.linspace(0.05, 3, 300)
+    # Nearer than this, the sum in float32 rounds the difference away.
+    tried = tried[(tried - (images - means).square().mean().sqrt()).abs() > 2e-3]
     others = [
-        gaussian("fixed", value).log_prob(images, means).mean().item()
-        for value in torch.linspace(0.05, 3, 300).tolist()
+        gaussian("fixed", value).log_prob(images, means).mean().item() for value in tried.tolist()
     ]
-    # One of the others may be as good, up to the rounding of a sum in float32.
-    assert best.item() >= max(others) - 1e-5
+    assert best.item() >= max(others)
     assert best.item() == pytest.approx(max(others), abs=1e-2)
 
 

@@ -25,12 +25,14 @@ def test_log_prob_is_torchs(scale):
 def test_optimal_scale_is_the_best_of_many():
     images, locations = some_images(), some_images()
     best = laplace("optimal").log_prob(images, locations).mean()
+    tried = torch.linspace(0.05, 3, 300)
+    # Nearer than this, the sum in float32 rounds the difference away.
+    tried = tried[(tried - (images - locations).abs().mean()).abs() > 2e-3]
     others = [
         laplace("fixed", value).log_prob(images, locations).mean().item()
-        for value in torch.linspace(0.05, 3, 300).tolist()
+        for value in tried.tolist()
     ]
-    # One of the others may be as good, up to the rounding of a sum in float32.
-    assert best.item() >= max(others) - 1e-5
+    assert best.item() >= max(others)
     assert best.item() == pytest.approx(max(others), abs=1e-2)
 
 
