@@ -9,7 +9,6 @@ run.json and sheet.png into benchmarks/results/NAME.
 """
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,6 +21,8 @@ from benchmarks.equal_time.judged import Verdict, judge
 from benchmarks.equal_time.ours import train_line
 from benchmarks.equal_time.peers import PEERS, Made, Task
 from benchmarks.side_by_side.machine import describe_run
+from benchmarks.side_by_side.program import RESULTS
+from benchmarks.side_by_side.report import write_table
 from stages.core.pictures import labelled_rows, save_png
 from stages.core.stage import exit_statuses, work_root
 from stages.evaluation.feature_store import FeatureStore
@@ -30,7 +31,6 @@ from stages.extractors.classifier import Classifier, ClassifierOptions
 
 __all__ = ["main"]
 
-RESULTS = Path(__file__).parents[1] / "results"
 SHOWN = 16
 """Images of each kind on the sheet."""
 CPU = torch.device("cpu")
@@ -91,11 +91,8 @@ def _write(
     test: np.ndarray,
     run: dict[str, object],
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame([asdict(one) for one in verdicts])
-    table.to_csv(folder / "table.csv", index=False)
-    (folder / "table.md").write_text(_markdown(verdicts), encoding="utf-8")
-    (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    write_table(folder, table, _markdown(verdicts), run)
     save_png(_sheet(made, test), folder / "sheet.png")
 
 

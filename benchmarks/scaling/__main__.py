@@ -20,6 +20,7 @@ import torch
 from benchmarks.scaling.training import BATCH, WHAT
 from benchmarks.side_by_side.machine import describe_run
 from benchmarks.side_by_side.program import RESULTS
+from benchmarks.side_by_side.report import write_table
 
 __all__ = ["main", "speedups"]
 
@@ -47,8 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
                 rate = _images_per_second(what, count, options.steps, max(options.counts))
                 found.setdefault((what, count), []).append(rate)
                 print(f"{what}, {count} processes: {rate:.1f} images/s", flush=True)
-        _write(options.output, speedups(found), run | {"load_before_each": loads})
-    print(_markdown(speedups(found)), end="")
+        table = speedups(found)
+        write_table(options.output, table, _markdown(table), run | {"load_before_each": loads})
+    print((options.output / "table.md").read_text(encoding="utf-8"), end="")
     print(f"written to {options.output}")
 
 
@@ -62,30 +64,19 @@ def _images_per_second(what: str, count: int, steps: int, pieces: int) -> float:
 
 def speedups(found: Rates) -> pd.DataFrame:
     """A row for every training and count; gains are over the fewest processes, of medians."""
-    rows = [
-        {
-            "training": what,
-            "processes": count,
-            "images_per_second": median,
-            "lowest": min(rates),
-            "highest": max(rates),
-            "rounds": len(rates),
-        }
-        for (what, count), rates in found.items()
-        for median in [float(pd.Series(rates).median())]
-    ]
-    table = pd.DataFrame(rows).sort_values(["training", "processes"], ignore_index=True)
+    rates = pd.DataFrame(
+        [(*which, rate) for which, measured in found.items() for rate in measured],
+        columns=["training", "processes", "images_per_second"],
+    )
+    table = (
+        rates.groupby(["training", "processes"])["images_per_second"]
+        .agg(images_per_second="median", lowest="min", highest="max", rounds="size")
+        .reset_index()
+    )
     fewest = table.groupby("training")[["images_per_second", "processes"]].transform("first")
     table["speedup"] = table["images_per_second"] / fewest["images_per_second"]
     table["efficiency"] = table["speedup"] * fewest["processes"] / table["processes"]
     return table
-
-
-def _write(folder: Path, table: pd.DataFrame, run: dict[str, object]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "table.csv", index=False, float_format="%.5g")
-    (folder / "table.md").write_text(_markdown(table), encoding="utf-8")
-    (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
 
 
 def _markdown(table: pd.DataFrame) -> str:

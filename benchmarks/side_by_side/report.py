@@ -3,12 +3,14 @@
 import csv
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from benchmarks.side_by_side.contest import Clock, Timed
 
-__all__ = ["markdown", "write_report"]
+__all__ = ["markdown", "write_report", "write_table"]
 
 _COLUMNS = (
     "work",
@@ -39,6 +41,21 @@ def write_report(
     busy = {"ratios_of": f"{clock} seconds", "others_running_at_the_end": _others()}
     text = json.dumps({**run, **busy}, indent=2)
     (folder / "run.json").write_text(text + "\n", encoding="utf-8")
+
+
+def write_table(folder: Path, table: pd.DataFrame, text: str, run: Mapping[str, object]) -> None:
+    """Write table.csv, table.md and run.json of a benchmark that is no contest.
+
+    Args:
+        folder: Made if missing; what it has of these is replaced.
+        table: To compute with.
+        text: The same to read.
+        run: What was run, where and when.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / "table.csv", index=False)
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
 
 
 def markdown(contests: Sequence[list[Timed]], clock: Clock) -> str:

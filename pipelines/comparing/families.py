@@ -54,8 +54,8 @@ class Member(Section):
     """Whether there is a learned prior to compare it with."""
 
 
-class Comparison(Section):
-    """The content of a file that lists its members."""
+class _Terms(Section):
+    """What every file says of its members together."""
 
     preset: str | None
     """Preset that the members change; null: params.yaml as it stands."""
@@ -63,6 +63,11 @@ class Comparison(Section):
     """`section.key` -> value in place of the preset's, before the members change it."""
     autoencoder_seconds: float
     prior_seconds: float
+
+
+class Comparison(_Terms):
+    """The content of a file that lists its members."""
+
     members: dict[str, Member]
 
     def changed(self, params: str) -> str:
@@ -71,13 +76,9 @@ class Comparison(Section):
         return overlaid(params, preset, self.preset_values)
 
 
-class Adapted(Section):
+class Adapted(_Terms):
     """The content of a file that has the members of another, set to other data."""
 
-    preset: str | None
-    preset_values: dict[str, Any] = Field(default_factory=dict)
-    autoencoder_seconds: float
-    prior_seconds: float
     members_of: str
     """Name of the other file."""
     only: list[str] | None = None
@@ -125,7 +126,7 @@ def read_comparison(name: str) -> Comparison:
     adapted = validate(Adapted, content, source=str(path))
     return Comparison(
         members=_adapted_members(adapted, str(path)),
-        **adapted.model_dump(include=set(Comparison.model_fields) - {"members"}),
+        **adapted.model_dump(include=set(_Terms.model_fields)),
     )
 
 

@@ -143,6 +143,9 @@ class LineRecord:
             self.run_id = begun_run(client, self._experiment_id, name, tags, known)
         self._client = client
         self._keep_receipt(self.run_id)
+        if known:
+            for tag, value in tags.items():
+                client.set_tag(known, tag, value)
 
     def _keep_receipt(self, run_id: str | None) -> None:
         if self._receipt is not None:

@@ -47,13 +47,12 @@ def begun_run(
         client: Of the store.
         experiment_id: Where a new one is made.
         name: Of a new one.
-        tags: Of either, as they are now.
+        tags: Of a new one. The known one gets them once it is held: a store that refuses one of
+            them costs that tag and not the record.
         known: What the receipt says.
     """
     if known is None:
         run = client.create_run(experiment_id, tags=dict(tags), run_name=name)
         return run.info.run_id
     client.update_run(known, status="RUNNING")
-    for tag, value in tags.items():
-        client.set_tag(known, tag, value)
     return known

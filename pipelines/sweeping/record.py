@@ -80,6 +80,9 @@ class SweepRecord:
                 )
             self._client = client
             write_receipt(self._receipt, self._uri, run_id=self.run_id)
+            if known:
+                for tag, value in its.items():
+                    client.set_tag(known, tag, value)
         with self._guarded():
             if self._client is not None and self.run_id is not None and not known:
                 send_params(self._client, self.run_id, dict(params))
