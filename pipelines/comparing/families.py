@@ -46,12 +46,18 @@ class Member(Section):
 
     about: str
     """What it is, in a few words."""
-    sections: dict[str, dict[str, Any]]
+    sections: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Overlay of params.yaml, whole sections."""
+    values: dict[str, Any] = Field(default_factory=dict)
+    """`section.key` -> value, after the sections: a single number changed, the seed of a rerun."""
     own_prior: dict[str, Any]
     """The `prior` section that learns nothing."""
     learned: bool
     """Whether there is a learned prior to compare it with."""
+
+    def changed(self, params: str) -> str:
+        """A text of params.yaml as this member has it."""
+        return overlaid(params, as_yaml(self.sections) or None, self.values)
 
 
 class _Terms(Section):
@@ -180,7 +186,7 @@ def compare(root: Path, name: str, only: list[str], log: Callable[[str], None]) 
         if only and member not in only:
             continue
         folder = root / ".work" / "families" / name / member
-        params = overlaid(base, as_yaml(what.sections) or None, {})
+        params = what.changed(base)
         # What the preset's values became stands in the params.
         exclude = {"members", "preset_values"}
         asked = {"comparison": comparison.model_dump(exclude=exclude), "params": params}

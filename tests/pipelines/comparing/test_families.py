@@ -11,16 +11,16 @@ from ruamel.yaml import YAML
 
 from pipelines.comparing import families
 from pipelines.comparing.families import (
+    Member,
     Outcome,
     compare,
     comparisons,
     read_comparison,
 )
 from pipelines.comparing.family_sheet import write_results
-from pipelines.settings.params_overlay import overlaid, preset_path
+from pipelines.settings.params_overlay import checked_values, overlaid, preset_path
 from pipelines.workspace.branches import BranchFailed, make_branch
 from stages.core.errors import ParamsError
-from stages.params import check
 from tests.architecture.imports import PROJECT
 
 PARAMS = (PROJECT / "params.yaml").read_text()
@@ -37,7 +37,7 @@ def test_every_member_of_every_comparison_is_valid(name):
     for what in comparison.members.values():
         for prior in ({}, {"prior": what.own_prior}):
             # As the overlay of whole sections does, of which there are tests, and much faster.
-            check({**base, **what.sections, **prior}, source=name)
+            checked_values({**base, **what.sections, **prior}, what.values)
 
 
 def written(folder, monkeypatch, name, text):
@@ -87,6 +87,19 @@ def test_a_comparison_changes_its_preset_before_its_members_do(tmp_path, monkeyp
     written(tmp_path, monkeypatch, "more", text)
     content = YAML(typ="safe").load(read_comparison("more").changed(PARAMS))
     assert content["evaluate"]["max_images"] == 7
+
+
+def test_a_member_changes_values_after_its_sections():
+    member = Member(
+        about="another seed",
+        sections={"prior": {"kind": "uniform"}, "bottleneck": {"kind": "fsq", "levels": [4]}},
+        values={"seed": 3, "bottleneck.levels": [8]},
+        own_prior={"kind": "uniform"},
+        learned=False,
+    )
+    content = YAML(typ="safe").load(member.changed(PARAMS))
+    assert (content["seed"], content["prior"]) == (3, {"kind": "uniform"})
+    assert content["bottleneck"] == {"kind": "fsq", "levels": [8]}
 
 
 def test_a_value_that_no_member_has_is_told(tmp_path, monkeypatch):
