@@ -8,7 +8,7 @@ from benchmarks.cost_growth.cores import cores
 from benchmarks.cost_growth.growth import measure_growth
 from benchmarks.cost_growth.report import markdown, write_report
 from benchmarks.side_by_side.machine import describe_run
-from benchmarks.side_by_side.program import arguments_of
+from benchmarks.side_by_side.program import arguments_of, settings_of
 
 __all__ = ["main"]
 
@@ -20,8 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", help="stages; default: all")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    settings = {key: value for key, value in vars(options).items() if key != "output"}
-    run = describe_run("python -m benchmarks.cost_growth", settings)
+    run = describe_run("python -m benchmarks.cost_growth", settings_of(options))
     started, grown = time.monotonic(), []
     for core in cores(options.seed, options.scale):
         if options.only and core.stage not in options.only:

@@ -1,16 +1,15 @@
 """Exponents as a table and a picture, and what was run."""
 
-import csv
-import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.cost_growth.growth import Growth
+from benchmarks.cost_growth.growth import Growth, Measured
+from benchmarks.side_by_side.results import write_table
 
 __all__ = ["markdown", "write_report"]
 
@@ -21,20 +20,10 @@ _LEAST_RANGE = 10
 
 
 def write_report(folder: Path, grown: Sequence[Growth], run: dict[str, object]) -> None:
-    """Write points.csv, table.md, cost_growth.png and run.json into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "points.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["stage", "what", "against", "size", "processor_seconds", "peak_bytes"])
-        for growth in grown:
-            core = growth.core
-            for point in growth.points:
-                about = (core.stage, core.what, core.against)
-                writer.writerow([*about, point.size, f"{point.seconds:.6g}", point.peak])
-    (folder / "table.md").write_text(markdown(grown), encoding="utf-8")
+    """Write table.csv, table.md, cost_growth.png and run.json into a folder."""
+    rows = [_row(growth, point) for growth in grown for point in growth.points]
+    write_table(folder, pd.DataFrame(rows), markdown(grown), run)
     _plot(folder / "cost_growth.png", grown)
-    run = {**run, "others_running_at_the_end": round(os.getloadavg()[0], 1)}
-    (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
 
 
 def markdown(grown: Sequence[Growth]) -> str:
@@ -57,6 +46,17 @@ def markdown(grown: Sequence[Growth]) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _row(growth: Growth, point: Measured) -> dict[str, object]:
+    return {
+        "stage": growth.core.stage,
+        "what": growth.core.what,
+        "against": growth.core.against,
+        "size": point.size,
+        "processor_seconds": f"{point.seconds:.6g}",
+        "peak_bytes": point.peak,
+    }
 
 
 def _pair(measured: float, expected: float) -> str:

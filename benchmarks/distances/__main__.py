@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 
 from benchmarks.distances.measure import Task, measure
-from benchmarks.distances.report import describe_run, markdown, write_report
+from benchmarks.distances.report import markdown, write_report
 from benchmarks.distances.tasks import frechet_task, kernel_task, root_task
+from benchmarks.side_by_side.machine import describe_run
+from benchmarks.side_by_side.program import RESULTS, settings_of
 from stages.core.randomness import derive_seed
 
 __all__ = ["main"]
 
-RESULTS = Path(__file__).parents[1] / "results" / "distances"
 FRECHET_IMAGES = {64: (5000,), 768: (3000,), 2048: (1000,)}
 """Per dimension; at 2048 fewer than dimensions, as a class of a published set has."""
 KERNEL_IMAGES = 1000
@@ -28,10 +29,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--large-rounds", type=int, default=3, help="the same from 1024 dimensions")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of all features")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "distances", help="folder of the results"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    started, measured, run = time.monotonic(), [], describe_run(options.seed)
+    packages = ("scipy", "torchmetrics")
+    run = describe_run("python -m benchmarks.distances", settings_of(options), packages)
+    started, measured = time.monotonic(), []
     for task in _tasks(options.dims, options.seed):
         rounds = options.large_rounds if task.dim >= 1024 else options.rounds
         measured.append(measure(task, rounds))

@@ -1,34 +1,19 @@
-"""The measurement as files: a table to compute with, one to read, and what was run."""
+"""The measurement as files: one row a figure and way."""
 
-import csv
-import datetime
-import json
-import os
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
-import scipy
-import torch
+import pandas as pd
 
 from benchmarks.distances.measure import Timed
-from benchmarks.side_by_side.machine import processor_name
-from stages.core.provenance import git_tags
+from benchmarks.side_by_side.results import write_table
 
-__all__ = ["describe_run", "markdown", "write_report"]
+__all__ = ["markdown", "write_report"]
 
 
 def write_report(folder: Path, measured: list[list[Timed]], run: dict[str, object]) -> None:
     """Write table.csv, table.md and, what was run, run.json into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _row(measured[0][0], measured[0][0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(_row(one, ways[0]) for ways in measured for one in ways)
-    (folder / "table.md").write_text(markdown(measured), encoding="utf-8")
-    busy = {"others_running_at_the_end": round(os.getloadavg()[1], 1)}
-    text = json.dumps({**run, **busy}, indent=2)
-    (folder / "run.json").write_text(text + "\n", encoding="utf-8")
+    rows = [_row(one, ways[0]) for ways in measured for one in ways]
+    write_table(folder, pd.DataFrame(rows), markdown(measured), run)
 
 
 def markdown(measured: list[list[Timed]]) -> str:
@@ -64,23 +49,4 @@ def _row(one: Timed, ours: Timed) -> dict[str, object]:
         "processor_seconds": f"{one.processor:.6g}",
         "wall_seconds": f"{one.wall:.6g}",
         "rounds": len(one.wall_seconds),
-    }
-
-
-def describe_run(seed: int) -> dict[str, object]:
-    """Commit, machine and versions; asked at the start, since a commit may follow meanwhile."""
-    tags = git_tags()
-    return {
-        "command": "python -m benchmarks.distances",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": tags.get("mlflow.source.git.commit", "unknown"),
-        "uncommitted_changes": tags.get("git.dirty", "unknown"),
-        "seed": seed,
-        "processor": processor_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "scipy": scipy.__version__,
-        "torchmetrics": version("torchmetrics"),
     }

@@ -22,7 +22,7 @@ from benchmarks.equal_time.ours import train_line
 from benchmarks.equal_time.peers import PEERS, Made, Task
 from benchmarks.side_by_side.machine import describe_run
 from benchmarks.side_by_side.program import RESULTS
-from benchmarks.side_by_side.report import write_table
+from benchmarks.side_by_side.results import write_table
 from stages.core.pictures import labelled_rows, save_png
 from stages.core.stage import exit_statuses, work_root
 from stages.evaluation.feature_store import FeatureStore

@@ -8,13 +8,13 @@ import torch
 
 from benchmarks.gradient_estimators.estimators import make_estimators
 from benchmarks.gradient_estimators.measure import measure
-from benchmarks.gradient_estimators.problem import make_problem
+from benchmarks.gradient_estimators.problem import INPUTS, NUM_CODES, VARIABLES, make_problem
 from benchmarks.gradient_estimators.report import Measured, markdown, write_report
+from benchmarks.side_by_side.machine import describe_run
+from benchmarks.side_by_side.program import RESULTS
 from stages.core.randomness import derive_seed, torch_stream
 
 __all__ = ["main"]
-
-RESULTS = Path(__file__).parents[1] / "results" / "gradient_estimators"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -24,9 +24,19 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--draws", type=int, default=400_000, help="gradients per estimator")
     parser.add_argument("--seed", type=int, default=0, help="of the problem and of all draws")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "gradient_estimators", help="folder of the results"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    settings = {
+        "seed": options.seed,
+        "draws_per_estimator": options.draws,
+        "inputs": INPUTS,
+        "variables": VARIABLES,
+        "num_codes": NUM_CODES,
+    }
+    run = describe_run("python -m benchmarks.gradient_estimators", settings, packages=())
     started = time.monotonic()
     problem = make_problem(derive_seed(options.seed, "problem"))
     measured: Measured = []
@@ -36,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
         moments = measure(estimator, problem, options.draws, stream)
         measured.append((estimator, moments))
         print(f"{time.monotonic() - started:6.1f} s  {estimator.name}", flush=True)
-    write_report(options.output, measured, options.seed, time.monotonic() - started)
+    write_report(options.output, measured, run)
     print(markdown(measured), end="")
     print(f"written to {options.output}")
 

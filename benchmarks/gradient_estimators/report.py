@@ -1,21 +1,15 @@
-"""The measurement as files: a table to compute with, one to read, a picture, and what was run."""
+"""The measurement as files: one row an estimator, and a picture."""
 
-import csv
-import datetime
-import json
-import platform
 from pathlib import Path
 
-import torch
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.gradient_estimators.estimators import Estimator
 from benchmarks.gradient_estimators.measure import Moments
-from benchmarks.gradient_estimators.problem import INPUTS, NUM_CODES, VARIABLES
-from benchmarks.side_by_side.machine import processor_name
-from stages.core.provenance import git_tags
+from benchmarks.side_by_side.results import write_table
 
 __all__ = ["Measured", "markdown", "write_report"]
 
@@ -31,14 +25,10 @@ _COLOURS = {
 }
 
 
-def write_report(folder: Path, measured: Measured, seed: int, seconds: float) -> None:
+def write_report(folder: Path, measured: Measured, run: dict[str, object]) -> None:
     """Write table.csv, table.md, bias_and_variance.png and run.json into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_csv(folder / "table.csv", measured)
-    (folder / "table.md").write_text(markdown(measured), encoding="utf-8")
+    write_table(folder, pd.DataFrame([_row(*one) for one in measured]), markdown(measured), run)
     _draw(folder / "bias_and_variance.png", measured)
-    about = _about(measured, seed, seconds)
-    (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 def markdown(measured: Measured) -> str:
@@ -63,57 +53,18 @@ def markdown(measured: Measured) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _write_csv(path: Path, measured: Measured) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            [
-                "estimator",
-                "tau",
-                "evaluations",
-                "draws",
-                "exact_norm_nats",
-                "bias_square_nats2",
-                "bias_square_standard_error_nats2",
-                "bias_square_standard_error_without_bias_nats2",
-                "bias_distinguishable",
-                "variance_nats2",
-            ]
-        )
-        for estimator, moments in measured:
-            writer.writerow(
-                [
-                    estimator.family,
-                    "" if estimator.tau is None else estimator.tau,
-                    estimator.evaluations,
-                    moments.draws,
-                    f"{moments.exact_norm:.8g}",
-                    f"{moments.bias_square:.8g}",
-                    f"{moments.bias_square_error:.8g}",
-                    f"{moments.null_error:.8g}",
-                    str(moments.has_bias).lower(),
-                    f"{moments.variance:.8g}",
-                ]
-            )
-
-
-def _about(measured: Measured, seed: int, seconds: float) -> dict[str, object]:
-    tags = git_tags()
+def _row(estimator: Estimator, moments: Moments) -> dict[str, object]:
     return {
-        "command": "python -m benchmarks.gradient_estimators",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": tags.get("mlflow.source.git.commit", "unknown"),
-        "uncommitted_changes": tags.get("git.dirty", "unknown"),
-        "seed": seed,
-        "draws_per_estimator": measured[0][1].draws,
-        "inputs": INPUTS,
-        "variables": VARIABLES,
-        "num_codes": NUM_CODES,
-        "seconds": round(seconds, 1),
-        "processor": processor_name(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        "estimator": estimator.family,
+        "tau": "" if estimator.tau is None else estimator.tau,
+        "evaluations": estimator.evaluations,
+        "draws": moments.draws,
+        "exact_norm_nats": f"{moments.exact_norm:.8g}",
+        "bias_square_nats2": f"{moments.bias_square:.8g}",
+        "bias_square_standard_error_nats2": f"{moments.bias_square_error:.8g}",
+        "bias_square_standard_error_without_bias_nats2": f"{moments.null_error:.8g}",
+        "bias_distinguishable": str(moments.has_bias).lower(),
+        "variance_nats2": f"{moments.variance:.8g}",
     }
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from benchmarks.orchestration.copies import make_copy, with_ten_stages
 from benchmarks.orchestration.measure import Timed, Way, measure
-from benchmarks.orchestration.report import describe_run, markdown, write_report
+from benchmarks.orchestration.report import markdown, write_report
 from benchmarks.orchestration.ways import by_dvc, by_flow, by_hand, by_sweep, serving
+from benchmarks.side_by_side.machine import describe_run
+from benchmarks.side_by_side.program import RESULTS, settings_of
 
 __all__ = ["main"]
 
-RESULTS = Path(__file__).parents[1] / "results" / "orchestration"
 FLOW = "flow: Prefect, DVC, MLflow"
 FLOWS = ("line", "cached", "sweep")
 """These run Prefect's flow, and need its server and MLflow's."""
@@ -34,11 +35,14 @@ def main(arguments: list[str] | None = None) -> None:
         "--steps", type=float, default=1.0, help="of trainings, times params.yaml's"
     )
     parser.add_argument("--sweep", default="priors_digits", help="a file of pipelines/sweeps")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "orchestration", help="folder of the results"
+    )
     options = parser.parse_args(arguments)
     # As after Ctrl-C, what has been started is ended on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    run = describe_run(options.steps)
+    packages = ("dvc", "prefect", "mlflow")
+    run = describe_run("python -m benchmarks.orchestration", settings_of(options), packages)
     measured: list[Timed] = []
 
     def note(found: list[Timed]) -> None:

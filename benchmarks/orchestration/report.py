@@ -1,34 +1,22 @@
-"""The measurement as files: a table to compute with, one to read, and what was run."""
+"""The measurement as files: one row a task and way."""
 
-import csv
-import datetime
 import json
-import os
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.orchestration.measure import Timed
-from benchmarks.side_by_side.machine import processor_name
-from stages.core.provenance import git_tags
+import pandas as pd
 
-__all__ = ["describe_run", "markdown", "write_report"]
+from benchmarks.orchestration.measure import Timed
+from benchmarks.side_by_side.results import write_table
+
+__all__ = ["markdown", "write_report"]
 
 FIVE_MINUTES = 300.0
 
 
 def write_report(folder: Path, measured: list[Timed], run: dict[str, object]) -> None:
     """Write table.csv, table.md and, what was run, run.json into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     rows = [_row(timed, _first(timed, measured)) for timed in measured]
-    with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    (folder / "table.md").write_text(markdown(measured), encoding="utf-8")
-    busy = {"others_running_at_the_end": round(os.getloadavg()[1], 1)}
-    text = json.dumps({**run, **busy}, indent=2)
-    (folder / "run.json").write_text(text + "\n", encoding="utf-8")
+    write_table(folder, pd.DataFrame(rows), markdown(measured), run)
 
 
 def markdown(measured: list[Timed]) -> str:
@@ -67,22 +55,4 @@ def _row(timed: Timed, first: Timed) -> dict[str, object]:
         "wall_seconds": f"{timed.wall:.3f}",
         "rounds": len(timed.wall_seconds),
         "executed": json.dumps(timed.executed),
-    }
-
-
-def describe_run(steps: float) -> dict[str, object]:
-    """Commit, machine and versions; asked at the start, since a commit may follow meanwhile."""
-    tags = git_tags()
-    return {
-        "command": "python -m benchmarks.orchestration",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": tags.get("mlflow.source.git.commit", "unknown"),
-        "uncommitted_changes": tags.get("git.dirty", "unknown"),
-        "steps": steps,
-        "processor": processor_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "dvc": version("dvc"),
-        "prefect": version("prefect"),
-        "mlflow": version("mlflow"),
     }

@@ -20,7 +20,7 @@ import torch
 from benchmarks.scaling.training import BATCH, WHAT
 from benchmarks.side_by_side.machine import describe_run
 from benchmarks.side_by_side.program import RESULTS
-from benchmarks.side_by_side.report import write_table
+from benchmarks.side_by_side.results import write_table
 
 __all__ = ["main", "speedups"]
 

@@ -3,18 +3,27 @@
 import datetime
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from benchmarks.side_by_side.peers import versions
+from benchmarks.side_by_side.peers import PEERS, versions
 from stages.core.provenance import git_tags
 
 __all__ = ["describe_run", "processor_name"]
 
 
-def describe_run(command: str, settings: dict[str, object]) -> dict[str, object]:
-    """Commit, machine and versions; asked at the start, since a commit may follow meanwhile."""
+def describe_run(
+    command: str, settings: dict[str, object], packages: Sequence[str] = PEERS
+) -> dict[str, object]:
+    """Commit, machine and versions; asked at the start, since a commit may follow meanwhile.
+
+    Args:
+        command: That runs it again.
+        settings: Of this run.
+        packages: Distributions whose versions matter; those that are missing are left out.
+    """
     tags = git_tags()
     return {
         "command": command,
@@ -30,7 +39,7 @@ def describe_run(command: str, settings: dict[str, object]) -> dict[str, object]
         "others_running_at_the_start": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "peers": versions(),
+        "packages": versions(packages),
     }
 
 

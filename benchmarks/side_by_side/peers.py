@@ -1,7 +1,7 @@
 """Peers that may not be installed: a row that says so, instead of a program that stops."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from benchmarks.side_by_side.contest import Contender
@@ -22,7 +22,7 @@ def peer(
         make: Builds it, importing the package; called only if that is installed.
         amount: Work of one run.
     """
-    if package not in versions():
+    if package not in versions([package]):
         missing = f"{package} is not installed: `pip install '.[bench]'`"
         return Contender(name, "peer", None, amount, missing)
     # Some import torchvision by themselves; see there why it must be imported first.
@@ -30,10 +30,10 @@ def peer(
     return Contender(name, "peer", make(), amount)
 
 
-def versions() -> dict[str, str]:
-    """Of the peers that are installed."""
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Of those distributions that are installed."""
     found = {}
-    for package in PEERS:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

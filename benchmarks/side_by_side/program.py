@@ -11,7 +11,7 @@ from benchmarks.side_by_side.contest import Contest, measure
 from benchmarks.side_by_side.machine import describe_run
 from benchmarks.side_by_side.report import markdown, write_report
 
-__all__ = ["RESULTS", "arguments_of", "run_contests"]
+__all__ = ["RESULTS", "arguments_of", "run_contests", "settings_of"]
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -29,6 +29,11 @@ def arguments_of(name: str, description: str | None, rounds: int) -> argparse.Ar
     parser.add_argument("--seed", type=int, default=0, help="of weights and inputs")
     parser.add_argument("--output", type=Path, default=RESULTS / name, help="folder of the results")
     return parser
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, object]:
+    """What was asked of a benchmark, except where it writes."""
+    return {key: value for key, value in vars(options).items() if key != "output"}
 
 
 def run_contests(
@@ -49,9 +54,8 @@ def run_contests(
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     clock = options.clock or ("processor" if options.threads == 1 else "wall")
-    settings = {key: value for key, value in vars(options).items() if key != "output"}
     started, measured = time.monotonic(), []
-    run = describe_run(f"python -m benchmarks.{name}", settings)
+    run = describe_run(f"python -m benchmarks.{name}", settings_of(options))
     for contest in contests():
         measured.append(measure(contest, options.rounds, warm_up))
         print(f"{time.monotonic() - started:6.1f} s  {contest.work}, {contest.size}", flush=True)

@@ -1,61 +1,23 @@
-"""Contests as files: a table to compute with, one to read, and what was run."""
+"""Contests as files: one row a contender, with the ratio of ours to it."""
 
-import csv
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from benchmarks.side_by_side.contest import Clock, Timed
+from benchmarks.side_by_side.results import write_table
 
-__all__ = ["markdown", "write_report", "write_table"]
-
-_COLUMNS = (
-    "work",
-    "size",
-    "contender",
-    "role",
-    "milliseconds",
-    "wall_milliseconds",
-    "spread",
-    "unit",
-    "rate",
-    "ours_is_faster_by",
-    "rounds",
-    "note",
-)
+__all__ = ["markdown", "write_report"]
 
 
 def write_report(
     folder: Path, contests: Sequence[list[Timed]], run: dict[str, object], clock: Clock
 ) -> None:
     """Write table.csv, table.md and run.json into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(_row(one, timed, clock) for timed in contests for one in timed)
-    (folder / "table.md").write_text(markdown(contests, clock), encoding="utf-8")
-    busy = {"ratios_of": f"{clock} seconds", "others_running_at_the_end": _others()}
-    text = json.dumps({**run, **busy}, indent=2)
-    (folder / "run.json").write_text(text + "\n", encoding="utf-8")
-
-
-def write_table(folder: Path, table: pd.DataFrame, text: str, run: Mapping[str, object]) -> None:
-    """Write table.csv, table.md and run.json of a benchmark that is no contest.
-
-    Args:
-        folder: Made if missing; what it has of these is replaced.
-        table: To compute with.
-        text: The same to read.
-        run: What was run, where and when.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "table.csv", index=False)
-    (folder / "table.md").write_text(text, encoding="utf-8")
-    (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    rows = [_row(one, timed, clock) for timed in contests for one in timed]
+    about = {**run, "ratios_of": f"{clock} seconds"}
+    write_table(folder, pd.DataFrame(rows), markdown(contests, clock), about)
 
 
 def markdown(contests: Sequence[list[Timed]], clock: Clock) -> str:
@@ -103,7 +65,3 @@ def _row(one: Timed, timed: list[Timed], clock: Clock) -> dict[str, object]:
 
 def _short(value: float) -> float:
     return float(f"{value:.5g}")
-
-
-def _others() -> float:
-    return round(os.getloadavg()[0], 1)

@@ -45,4 +45,4 @@ def test_it_writes_what_it_measured(tmp_path, capsys) -> None:
     assert len(rows) == 1 + 4 + 2 + 3
     assert "torchmetrics" in capsys.readouterr().out
     about = json.loads((tmp_path / "run.json").read_text())
-    assert about["threads"] == threads and about["torchmetrics"]
+    assert about["threads"] == threads and about["packages"]["torchmetrics"]

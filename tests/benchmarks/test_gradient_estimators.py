@@ -111,7 +111,8 @@ def test_the_program_writes_its_results(tmp_path, capsys):
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"table.csv", "table.md", "bias_and_variance.png", "run.json"}
     about = json.loads((tmp_path / "run.json").read_text())
-    assert (about["draws_per_estimator"], about["seed"]) == (64, 2)
+    asked = about["settings"]
+    assert (asked["draws_per_estimator"], asked["seed"]) == (64, 2)
     assert {"date", "commit", "processor", "torch"} <= about.keys()
     assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
 

@@ -9,8 +9,9 @@ import pytest
 
 from benchmarks.orchestration.copies import Copy, make_copy, with_ten_stages
 from benchmarks.orchestration.measure import Way, measure
-from benchmarks.orchestration.report import describe_run, markdown, write_report
+from benchmarks.orchestration.report import markdown, write_report
 from benchmarks.orchestration.ways import executions
+from benchmarks.side_by_side.machine import describe_run
 from pipelines.workspace.stage_graph import stage_order
 from stages.core.sections import read_yaml
 
@@ -73,11 +74,13 @@ def test_it_writes_what_it_measured(tmp_path: Path, copy: Copy) -> None:
         1,
     )
     measured[0].processor_seconds, measured[1].processor_seconds = [100.0], [115.0]
-    write_report(tmp_path, measured, describe_run(0.5))
+    run = describe_run("command", {"steps": 0.5}, ["prefect", "none of that name"])
+    write_report(tmp_path, measured, run)
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert lines[2].startswith("| t | bare | 100.00 |") and "| nothing |" in lines[2]
     assert "| 15.0 | 5.0% |" in lines[3] and lines[3].endswith("| encode 2, x |")
     assert markdown(measured[1:]).count("\n") == 3
     about = json.loads((tmp_path / "run.json").read_text())
-    assert about["steps"] == 0.5 and about["prefect"] and about["cores"] >= 1
+    assert about["settings"] == {"steps": 0.5} and about["cores"] >= 1
+    assert list(about["packages"]) == ["prefect"]
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 3

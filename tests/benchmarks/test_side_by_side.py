@@ -53,7 +53,7 @@ def test_rates_are_work_per_second_of_the_clock_that_was_asked_for():
 
 
 def test_a_peer_that_is_not_there_is_a_row_that_says_so(monkeypatch):
-    monkeypatch.setattr(peers, "versions", dict)
+    monkeypatch.setattr(peers, "versions", lambda packages: {})
     missing = peer("theirs", "pythae", lambda: pytest.fail("was built"), 1)
     assert missing.run is None
     [ours, theirs] = measure(contest(Contender("a", "ours", lambda: None, 1), missing), 1)
@@ -92,4 +92,4 @@ def test_what_is_written_can_be_read(tmp_path):
     assert len({line.count("|") for line in table}) == 1
     about = json.loads((tmp_path / "run.json").read_text())
     assert about["ratios_of"] == "wall seconds" and about["settings"] == {"rounds": 2}
-    assert {"date", "commit", "processor", "threads", "torch", "peers"} <= about.keys()
+    assert {"date", "commit", "processor", "threads", "torch", "packages"} <= about.keys()

@@ -30,7 +30,7 @@ TINY = {
 @pytest.fixture(autouse=True)
 def no_peers(monkeypatch):
     """Some take longer to import than all tests of this file to run."""
-    monkeypatch.setattr(peers, "versions", dict)
+    monkeypatch.setattr(peers, "versions", lambda packages: {})
 
 
 @pytest.mark.parametrize("name", TINY)
