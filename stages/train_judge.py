@@ -6,6 +6,7 @@ Reads data/prepared, writes data/judge: weights, config, history.csv; its accura
 split, to be read beside every figure it takes part in, stands in the manifest.
 """
 
+import sys
 from pathlib import Path
 
 from pydantic import Field
@@ -23,6 +24,8 @@ from stages.training.loop import fit
 from stages.training.options import TrainingOptions
 
 OUTPUT = Path("data/judge")
+LEAST_SKILL = 0.1
+"""Share of what guessing gets wrong that a judge should get right, to be called one."""
 
 
 class Params(Section):
@@ -59,8 +62,21 @@ def train_judge(params: Params, run: Run) -> None:
         save_judge(folder, fitted.module, config)
         fitted.history.to_csv(folder / "history.csv", index=False)
     run.tracker.log_metrics({"test_accuracy": accuracy})
+    _warn_of_guessing(accuracy, task.guessing(prepared.split("test")), config, run)
     run.tracker.log_file(OUTPUT / "history.csv")
     run.tracker.log_model("judge", OUTPUT, open_artifact(OUTPUT, "judge").digest)
+
+
+def _warn_of_guessing(accuracy: float, guessing: float, config: JudgeConfig, run: Run) -> None:
+    """Say so where distances would be taken in the features of a network that saw nothing."""
+    if accuracy - guessing > LEAST_SKILL * (1 - guessing):
+        return
+    what = f"{accuracy:.1%} of the {config.taught} of the test split right, guessing {guessing:.1%}"
+    run.tracker.log_tag("judge", f"warning: {what}")
+    print(
+        f"judge warning: {what}; its distances mean little. Raise train_judge.steps or judge.width",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

@@ -75,6 +75,13 @@ class JudgeTask(Task):
                 count += len(images)
         return loss / count, right / count
 
+    @staticmethod
+    def guessing(split: PreparedSplit) -> float:
+        """Accuracy on a split of always giving the commonest answer, without looking."""
+        if split.labels is None:
+            return 1 / NUM_ROTATIONS
+        return float(np.bincount(split.labels).max() / len(split.labels))
+
 
 def _read(split: PreparedSplit, rows: np.ndarray, device: torch.device) -> LabelledImages:
     pixels = torch.from_numpy(np.asarray(split.images[rows])).to(device)

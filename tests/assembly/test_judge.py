@@ -1,3 +1,4 @@
+import re
 import threading
 from pathlib import Path
 
@@ -115,36 +116,70 @@ def test_validation_turns_every_image_all_four_ways() -> None:
     assert accuracy == 0.25 and loss == pytest.approx(0.75 * 9, abs=0.01)
 
 
-@pytest.mark.parametrize("names", [["dark", "light"], None])
-def test_the_stage_learns_what_is_easily_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str] | None
-) -> None:
-    # Bright below, dark above: the turn shows; and classes differ in brightness.
-    monkeypatch.chdir(tmp_path)
+def taught(folder: Path, names: list[str] | None, *, seen: bool) -> tuple[Run, Path]:
+    """The stage on images that show their turn and class, or nothing; the run, and the judge."""
     random = np.random.default_rng(0)
     about = {"image_shape": list(IMAGE), "class_names": names}
     with (
-        new_artifact(tmp_path / "data/prepared", "prepared", about) as folder,
-        PreparedWriter(folder, IMAGE) as writer,
+        new_artifact(folder / "data/prepared", "prepared", about) as made,
+        PreparedWriter(made, IMAGE) as writer,
     ):
-        for split, count in {"train": 64, "validation": 16, "test": 20}.items():
+        for split, count in {"train": 64, "validation": 16, "test": 1000}.items():
             labels = np.arange(count) % 2
             images = random.integers(0, 80, (count, *IMAGE)).astype(np.uint8)
-            images[:, :, :6] //= 4
-            images += (100 * labels).astype(np.uint8)[:, None, None, None]
+            if seen:
+                # Bright below, dark above: the turn shows; and classes differ in brightness.
+                images[:, :, :6] //= 4
+                images += (100 * labels).astype(np.uint8)[:, None, None, None]
             writer.add(split, images, labels if names else None, {})
-    prepared = open_artifact(tmp_path / "data/prepared", "prepared")
-    work = tmp_path / "work"
+    inputs = {"prepared": open_artifact(folder / "data/prepared", "prepared")}
+    work = folder / "work"
     work.mkdir()
-    tracker = open_tracker("train_judge", work)
-    run = Run("train_judge", work, {"prepared": prepared}, tracker, threading.Event())
-    options = TrainingOptions(**TRAINING)
-    alone = ComputeOptions(processes=1, hosts=1, prior_strategy="ddp")
+    run = Run("train_judge", work, inputs, open_tracker("train_judge", work), threading.Event())
     params = Params(
-        seed=0, device="cpu", compute=alone, judge=JudgeOptions(width=8), train_judge=options
+        seed=0,
+        device="cpu",
+        compute=ComputeOptions(processes=1, hosts=1, prior_strategy="ddp"),
+        judge=JudgeOptions(width=8),
+        train_judge=TrainingOptions(**TRAINING),
     )
     train_judge(params, run)
-    judge = load_judge(tmp_path / "data/judge", CPU)
+    return run, folder / "data/judge"
+
+
+@pytest.mark.parametrize("names", [["dark", "light"], None])
+def test_the_stage_learns_what_is_easily_seen(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    names: list[str] | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, folder = taught(tmp_path, names, seen=True)
+    judge = load_judge(folder, CPU)
     assert judge.test_accuracy > 0.9
-    assert judge.artifact.about["prepared"] == prepared.digest
+    assert judge.artifact.about["prepared"] == run.inputs["prepared"].digest
     assert judge.config.taught == ("classes" if names else "rotations")
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "guessing"), [(["one", "other"], "classes .* 50.0%"), (None, "rotations .* 25.0%")]
+)
+def test_the_stage_warns_of_a_judge_that_only_guesses(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    names: list[str] | None,
+    guessing: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    taught(tmp_path, names, seen=False)
+    said = capsys.readouterr().err
+    assert re.search(rf"judge warning: .* of the {guessing}; .* Raise train_judge.steps", said)
+
+
+def test_guessing_always_says_the_commonest_class() -> None:
+    labels = np.array([0, 2, 2, 1, 2])
+    split = PreparedSplit(pixels(5).numpy(), labels, None)
+    assert JudgeTask.guessing(split) == 0.6
