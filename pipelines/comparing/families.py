@@ -10,7 +10,7 @@ into the member's params.yaml. What a member trained with stands in the table.
 
 Each member runs twice in a branch of its own (`pipelines.workspace.branches`): with a prior that
 learns nothing (N(0, I), uniform codes: what its own training promised) and with the learned one.
-Finished members are kept: a comparison that was killed goes on with what is missing.
+Finished members are kept, and what a step cost: a comparison that was killed goes on where it was.
 """
 
 import json
@@ -245,8 +245,16 @@ def _repro(branch: Branch, stage: str, log: Callable[[str], None]) -> None:
 
 
 def _seconds_per_step(branch: Branch, stage: str, log: Callable[[str], None]) -> float:
-    """What a step of a training stage costs here and now, without start and end of the stage."""
+    """What a step of a training stage costs here and now, without start and end of the stage.
+
+    Kept: timed again it would come out otherwise, and a training that was killed would have another
+    number of steps and nothing to go on from.
+    """
     text = branch.params
+    folder = branch.folder / ".work" / "timed" / stage
+    timed = kept(folder, {"params": text})
+    if timed is not None:
+        return float(timed["seconds_per_step"])
     steps = FEW
     start = _seconds(branch, stage, steps, log)
     taken = 0.0
@@ -255,7 +263,10 @@ def _seconds_per_step(branch: Branch, stage: str, log: Callable[[str], None]) ->
         steps *= 4
         taken = _seconds(branch, stage, steps, log) - start
     branch.params = text
-    return taken / (steps - FEW)
+    per_step = taken / (steps - FEW)
+    folder.mkdir(parents=True, exist_ok=True)
+    keep(folder, {"params": text}, {"seconds_per_step": per_step})
+    return per_step
 
 
 def _seconds(branch: Branch, stage: str, steps: int, log: Callable[[str], None]) -> float:

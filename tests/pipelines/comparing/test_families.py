@@ -1,7 +1,6 @@
 """Comparisons of families: valid members, time turned into steps, outcomes kept, table, sheet."""
 
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -135,9 +134,11 @@ def test_steps_keep_their_proportions():
 class Clock:
     """A branch whose stages take a known time to start and for each step."""
 
-    folder = Path("nowhere")
     params = PARAMS
     start, per_step, ran = 7.0, 0.02, ()
+
+    def __init__(self, folder):
+        self.folder = folder
 
     def python(self, *arguments, log, tracked):
         steps = YAML(typ="safe").load(self.params)["train_prior"]["steps"]
@@ -146,13 +147,23 @@ class Clock:
         return ()
 
 
-def test_the_cost_of_a_step_is_measured_without_the_start(monkeypatch):
-    clock = Clock()
+def test_the_cost_of_a_step_is_measured_without_the_start(tmp_path, monkeypatch):
+    clock = Clock(tmp_path)
     monkeypatch.setattr(families.time, "monotonic", lambda: getattr(clock, "now", 0.0))
     found = families._seconds_per_step(clock, "train_prior", silent)
     assert found == pytest.approx(0.02)
     assert clock.ran == (10, 40, 160, 640), "until the steps take longer than any start varies"
     assert clock.params == PARAMS
+
+
+def test_the_cost_of_a_step_is_measured_once_for_the_same_params(tmp_path, monkeypatch):
+    clock = Clock(tmp_path)
+    monkeypatch.setattr(families.time, "monotonic", lambda: getattr(clock, "now", 0.0))
+    first = families._seconds_per_step(clock, "train_prior", silent)
+    clock.per_step, clock.ran = 0.05, ()
+    assert families._seconds_per_step(clock, "train_prior", silent) == first and not clock.ran
+    clock.params = overlaid(PARAMS, None, {"seed": 1})
+    assert families._seconds_per_step(clock, "train_prior", silent) == pytest.approx(0.05)
 
 
 def test_unknown_names_are_told():
