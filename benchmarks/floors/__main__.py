@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.floors.distance import frechet_from_test
+from benchmarks.side_by_side.program import RESULTS
 from stages.core.artifacts import write_json
 from stages.core.provenance import git_tags
 from stages.core.sections import load_member
@@ -30,7 +31,6 @@ from stages.stores.prepared import Prepared, open_prepared
 
 __all__ = ["main"]
 
-RESULTS = Path(__file__).parents[1] / "results" / "floors"
 CPU = torch.device("cpu")
 
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("prepared", type=Path, help="folder of prepared images")
     parser.add_argument("networks", nargs="+", help="KIND=FILE")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, default=RESULTS / "floors")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     prepared = open_prepared(options.prepared)

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from benchmarks.sample_size.draw import draw
 from benchmarks.sample_size.features import random_features
 from benchmarks.sample_size.measure import Curve, frechet_curve, kernel_curve
+from benchmarks.side_by_side.program import RESULTS
 from stages.core.randomness import derive_seed
 from stages.files.idx_files import IdxSet
 from stages.files.torchvision_import import datasets
@@ -19,9 +20,7 @@ from stages.metrics.feature_set import FeatureSet
 
 __all__ = ["main"]
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "sample_size"
-PICTURES = ROOT / "docs" / "pictures"
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 DIMS = (32, 128)
 FRECHET_SIZES = [100, 200, 500, 1000, 2000, 3000, 4000, 5000]
 KERNEL_SIZES = [100, 200, 500, 1000, 2000, 5000]
@@ -38,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of features and orders")
     parser.add_argument("--pictures", type=Path, default=PICTURES)
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, default=RESULTS / "sample_size")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     found = IdxSet(datasets.FashionMNIST, options.root, download=False)

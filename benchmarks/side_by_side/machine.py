@@ -11,7 +11,7 @@ import torch
 from benchmarks.side_by_side.peers import PEERS, versions
 from stages.core.provenance import git_tags
 
-__all__ = ["describe_run", "processor_name"]
+__all__ = ["describe_run"]
 
 
 def describe_run(
@@ -31,7 +31,7 @@ def describe_run(
         "commit": tags.get("mlflow.source.git.commit", "unknown"),
         "uncommitted_changes": tags.get("git.dirty", "unknown"),
         "settings": settings,
-        "processor": processor_name(),
+        "processor": _processor_name(),
         "vector_units": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
@@ -43,7 +43,7 @@ def describe_run(
     }
 
 
-def processor_name() -> str:
+def _processor_name() -> str:
     """As the system calls it."""
     cpus = Path("/proc/cpuinfo")
     if cpus.is_file():

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from pipelines.records.dead_runs import end_dead_runs
 from pipelines.records.guard import RecordGuard
-from pipelines.records.receipt import begun_run, read_receipt, write_receipt
+from pipelines.records.receipt import begun_run, read_receipt, set_tags, write_receipt
 from pipelines.records.workspace_tags import workspace_tags
 from stages.core.delivery import RECORD_TAG, send_metrics, send_params
 from stages.core.provenance import context_tags, process_tags
@@ -144,8 +144,7 @@ class LineRecord:
         self._client = client
         self._keep_receipt(self.run_id)
         if known:
-            for tag, value in tags.items():
-                client.set_tag(known, tag, value)
+            set_tags(client, known, tags)
 
     def _keep_receipt(self, run_id: str | None) -> None:
         if self._receipt is not None:
@@ -225,9 +224,7 @@ class LineRecord:
             f"stage.{record.stage}.url": record.url,
             f"stage.{record.stage}.collapse": record.alarm,
         }
-        for name, value in tags.items():
-            if value:
-                self._client.set_tag(self.run_id, name, value)
+        set_tags(self._client, self.run_id, {name: value for name, value in tags.items() if value})
         last = run.data.metrics if run else {}
         figures = {name: value for name, value in last.items() if not name.startswith("system/")}
         self._log_metrics(
@@ -245,8 +242,7 @@ class LineRecord:
         with self._guarded():
             if self._client is None or self.run_id is None:
                 return
-            for name, value in {f"stage.{stage}": "pruned", PRUNED_TAG: why}.items():
-                self._client.set_tag(self.run_id, name, value)
+            set_tags(self._client, self.run_id, {f"stage.{stage}": "pruned", PRUNED_TAG: why})
             its = f"tags.`mlflow.parentRunId` = '{self.run_id}' and tags.`dvc.stage` = '{stage}'"
             for run in self._client.search_runs([self._experiment_id], filter_string=its):
                 self._client.set_tag(run.info.run_id, PRUNED_TAG, why)

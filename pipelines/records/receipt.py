@@ -11,7 +11,7 @@ from stages.core.store import without_credentials
 if TYPE_CHECKING:
     from mlflow.tracking.client import MlflowClient
 
-__all__ = ["begun_run", "read_receipt", "write_receipt"]
+__all__ = ["begun_run", "read_receipt", "set_tags", "write_receipt"]
 
 
 def read_receipt(path: Path, uri: str) -> dict[str, str | None]:
@@ -56,3 +56,15 @@ def begun_run(
         return run.info.run_id
     client.update_run(known, status="RUNNING")
     return known
+
+
+def set_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> None:
+    """Set each by itself: of a store that refuses one those before it are there.
+
+    Args:
+        client: Of the store.
+        run_id: Of the run.
+        tags: Name -> value; a tag that is there is replaced.
+    """
+    for name, value in tags.items():
+        client.set_tag(run_id, name, value)

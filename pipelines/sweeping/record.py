@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from pipelines.records.guard import RecordGuard
-from pipelines.records.receipt import begun_run, read_receipt, write_receipt
+from pipelines.records.receipt import begun_run, read_receipt, set_tags, write_receipt
 from pipelines.records.workspace_tags import workspace_tags
 from stages.core.delivery import send_metrics, send_params
 from stages.core.shown import as_metrics
@@ -81,8 +81,7 @@ class SweepRecord:
             self._client = client
             write_receipt(self._receipt, self._uri, run_id=self.run_id)
             if known:
-                for tag, value in its.items():
-                    client.set_tag(known, tag, value)
+                set_tags(client, known, its)
         with self._guarded():
             if self._client is not None and self.run_id is not None and not known:
                 send_params(self._client, self.run_id, dict(params))
