@@ -16,6 +16,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pipelines.settings.params_overlay import overlaid
+from pipelines.workspace.lock_entries import keep_cached
 from pipelines.workspace.reproduce import stage_environment
 from pipelines.workspace.runner import run_command
 from stages.core.errors import LatentlineError
@@ -115,6 +116,7 @@ def make_branch(
     _git(folder, "checkout", "--quiet", "--force", "--detach", commit)
     cache = cache or root / ".dvc" / "cache"
     (folder / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
+    keep_cached(folder / "dvc.lock", cache)
     additions = {
         "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(root),
         "MLFLOW_EXPERIMENT_NAME": experiment,

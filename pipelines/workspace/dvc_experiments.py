@@ -11,12 +11,10 @@ machine (a fresh clone has the lock and no cache).
 branches share would run in each of them before any has finished.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-
-from ruamel.yaml import YAML
+from collections.abc import Callable
 
 from pipelines.workspace.branches import Branch, BranchFailed
+from pipelines.workspace.lock_entries import keep_entries
 
 __all__ = ["save_experiment"]
 
@@ -35,7 +33,7 @@ def save_experiment(
     Raises:
         BranchFailed: If DVC or git refuses.
     """
-    _forget_others(branch.folder / "dvc.lock", stages)
+    keep_entries(branch.folder / "dvc.lock", lambda stage, _: stage in stages)
     save = ("dvc", "--wait-for-lock", "exp", "save", "--force", "--name", name)
     branch.python(*save, *stages, log=log)
     references = branch.git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
@@ -43,14 +41,3 @@ def save_experiment(
     if not its:
         raise BranchFailed(f"{branch.folder}: dvc exp save left no experiment {name}")
     branch.git("push", "--quiet", "--force", "origin", *(f"{each}:{each}" for each in its))
-
-
-def _forget_others(lock: Path, stages: Sequence[str]) -> None:
-    yaml = YAML()
-    content = yaml.load(lock.read_text(encoding="utf-8"))
-    others = content["stages"].keys() - set(stages)
-    if others:
-        for stage in others:
-            del content["stages"][stage]
-        with lock.open("w", encoding="utf-8") as file:
-            yaml.dump(content, file)
