@@ -13,6 +13,7 @@ import copy
 import difflib
 import importlib
 import io
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from stages.core.sections import load_yaml
 
 __all__ = [
     "apply_overlay",
+    "as_preset",
     "checked_overlay",
     "checked_values",
     "overlaid",
@@ -76,12 +78,18 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key.strip(), _loaded(value, "safe", source=f"--set {key}")
 
 
+def as_preset(sections: Mapping[str, Any]) -> str | None:
+    """Whole sections as the text of a preset; None if there are none."""
+    # JSON is YAML, and takes one line per section.
+    return "".join(f"{name}: {json.dumps(value)}\n" for name, value in sections.items()) or None
+
+
 def overlaid(params: str, preset: str | None, overrides: Mapping[str, Any]) -> str:
     """The text of params.yaml with a preset's sections in place and values overridden.
 
     Args:
         params: Text of params.yaml.
-        preset: Text of the preset.
+        preset: Text of the preset; None changes no section.
         overrides: Dotted path of an existing value -> new value.
 
     Raises:

@@ -10,8 +10,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from benchmarks.equal_time.ours import Line
-from pipelines.comparing.families import as_yaml, read_comparison
-from pipelines.settings.params_overlay import overlaid
+from pipelines.comparing.comparison import read_comparison
+from pipelines.settings.params_overlay import as_preset, overlaid
 from stages import encode, evaluate, prepare, sample, train_autoencoder, train_judge, train_prior
 from stages.core.artifacts import open_artifact
 from stages.core.sections import parse_params
@@ -61,7 +61,7 @@ COMPARISON = read_comparison("digits")
 
 
 def params_of(sections):
-    text = overlaid(BASE, as_yaml(sections) or None, SHORT)
+    text = overlaid(BASE, as_preset(sections), SHORT)
     raw = YAML(typ="safe").load(text)
     check(raw, source="test")
     return raw

@@ -1,0 +1,74 @@
+"""Wall time turned into steps: what a step of a training costs on this machine.
+
+The training stage is run for a few steps and for some more; the difference is the steps' own.
+"""
+
+import shutil
+import time
+from collections.abc import Callable
+
+from ruamel.yaml import YAML
+
+from pipelines.settings.params_overlay import overlaid
+from pipelines.workspace.branches import Branch
+from pipelines.workspace.kept_outcomes import keep, kept
+
+__all__ = ["FEW", "seconds_per_step", "with_steps"]
+
+FEW = 10
+"""Steps of the first of the short runs."""
+ENOUGH_SECONDS = 5.0
+"""How long the last must take beyond the first."""
+
+
+def seconds_per_step(branch: Branch, stage: str, log: Callable[[str], None]) -> float:
+    """What a step of a training stage costs here and now, without start and end of the stage.
+
+    Kept: timed again it would come out otherwise, and a training that was killed would have another
+    number of steps and nothing to go on from.
+
+    Args:
+        branch: Whose params.yaml tells the training; the stages before it have run.
+        stage: `train_autoencoder` or `train_prior`.
+        log: Told what the stage says.
+
+    Raises:
+        BranchFailed: If the stage fails.
+    """
+    text = branch.params
+    folder = branch.folder / ".work" / "timed" / stage
+    timed = kept(folder, {"params": text})
+    if timed is not None:
+        return float(timed["seconds_per_step"])
+    steps = FEW
+    start = _seconds(branch, stage, steps, log)
+    taken = 0.0
+    # Start and end vary by a second; the steps between must weigh more.
+    while taken < ENOUGH_SECONDS:
+        steps *= 4
+        taken = _seconds(branch, stage, steps, log) - start
+    branch.params = text
+    per_step = taken / (steps - FEW)
+    folder.mkdir(parents=True, exist_ok=True)
+    keep(folder, {"params": text}, {"seconds_per_step": per_step})
+    return per_step
+
+
+def _seconds(branch: Branch, stage: str, steps: int, log: Callable[[str], None]) -> float:
+    # A finished run's checkpoint would make a second attempt take no time at all.
+    shutil.rmtree(branch.folder / ".work" / stage, ignore_errors=True)
+    branch.params = with_steps(branch.params, stage, steps)
+    start = time.monotonic()
+    branch.python(f"stages.{stage}", log=log, tracked=False)
+    return time.monotonic() - start
+
+
+def with_steps(params: str, stage: str, steps: int) -> str:
+    """A text of params.yaml in which a training has `steps`; warmup and validation to scale."""
+    section = YAML(typ="safe").load(params)[stage]
+    changes = {
+        f"{stage}.steps": steps,
+        f"{stage}.warmup_steps": min(section["warmup_steps"], steps // 10),
+        f"{stage}.validate_every": max(1, steps // 4),
+    }
+    return overlaid(params, None, changes)

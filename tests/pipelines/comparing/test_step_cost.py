@@ -1,0 +1,56 @@
+"""Wall time turned into steps: measured without the start, once, and proportions kept."""
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipelines.comparing import step_cost
+from pipelines.comparing.step_cost import seconds_per_step, with_steps
+from pipelines.settings.params_overlay import overlaid
+from tests.architecture.imports import PROJECT
+
+PARAMS = (PROJECT / "params.yaml").read_text()
+
+
+def silent(line: str) -> None:
+    return
+
+
+def test_steps_keep_their_proportions():
+    text = with_steps(PARAMS, "train_autoencoder", 40)
+    section = YAML(typ="safe").load(text)["train_autoencoder"]
+    assert (section["steps"], section["warmup_steps"], section["validate_every"]) == (40, 4, 10)
+
+
+class Clock:
+    """A branch whose stages take a known time to start and for each step."""
+
+    params = PARAMS
+    start, per_step, ran = 7.0, 0.02, ()
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def python(self, *arguments, log, tracked):
+        steps = YAML(typ="safe").load(self.params)["train_prior"]["steps"]
+        self.now = getattr(self, "now", 0.0) + self.start + self.per_step * steps
+        self.ran += (steps,)
+        return ()
+
+
+def test_the_cost_of_a_step_is_measured_without_the_start(tmp_path, monkeypatch):
+    clock = Clock(tmp_path)
+    monkeypatch.setattr(step_cost.time, "monotonic", lambda: getattr(clock, "now", 0.0))
+    found = seconds_per_step(clock, "train_prior", silent)
+    assert found == pytest.approx(0.02)
+    assert clock.ran == (10, 40, 160, 640), "until the steps take longer than any start varies"
+    assert clock.params == PARAMS
+
+
+def test_the_cost_of_a_step_is_measured_once_for_the_same_params(tmp_path, monkeypatch):
+    clock = Clock(tmp_path)
+    monkeypatch.setattr(step_cost.time, "monotonic", lambda: getattr(clock, "now", 0.0))
+    first = seconds_per_step(clock, "train_prior", silent)
+    clock.per_step, clock.ran = 0.05, ()
+    assert seconds_per_step(clock, "train_prior", silent) == first and not clock.ran
+    clock.params = overlaid(PARAMS, None, {"seed": 1})
+    assert seconds_per_step(clock, "train_prior", silent) == pytest.approx(0.05)
