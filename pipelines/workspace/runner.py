@@ -94,13 +94,14 @@ def run_command(
                 if deadline is not None and time.monotonic() > deadline:
                     assert timeout is not None
                     raise CommandTimeout(timeout)
-            lines.drain()
         except BaseException:
             lines.on_line = _forgiving(on_line)
             raise
         finally:
             # Read meanwhile: a process that says goodbye must not block on a full pipe.
             end_session(process, grace=grace, meanwhile=lines.read)
+            # What it said between the last look and its end.
+            lines.drain()
     return Finished(process.returncode, tuple(lines.tail))
 
 
@@ -256,7 +257,7 @@ class _Lines:
         return True
 
     def drain(self) -> None:
-        """Read what is already there: a descendant may hold the pipe open after the leader."""
+        """Read what is already there, without waiting for the pipe to close."""
         while self._open and self.read(0):
             pass
 

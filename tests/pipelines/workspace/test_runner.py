@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.workspace.runner import CommandTimeout, Finished, run_command
+from pipelines.workspace import runner
+from pipelines.workspace.runner import CommandTimeout, Finished, end_session, run_command
 from tests.pipelines.trivial_line import MARK, living
 
 
@@ -90,18 +91,33 @@ def test_timeout_ends_a_child_that_ignores_sigterm_and_its_children(mark: str) -
     assert living(mark) == []
 
 
+SAVES_AND_ENDS = """
+    import signal, sys, time
+    def save(number, frame):
+        print("saved"); sys.exit(75)
+    signal.signal(signal.SIGTERM, save)
+    print("ready")
+    time.sleep(600)
+"""
+
+
 def test_sigterm_comes_before_sigkill_and_the_last_words_are_heard(mark: str) -> None:
-    program = """
-        import signal, sys, time
-        def save(number, frame):
-            print("saved"); sys.exit(75)
-        signal.signal(signal.SIGTERM, save)
-        print("ready")
-        time.sleep(600)
-    """
     lines: list[str] = []
     with pytest.raises(CommandTimeout):
-        run(program, mark, lines.append, timeout=2.0, grace=60)
+        run(SAVES_AND_ENDS, mark, lines.append, timeout=2.0, grace=60)
+    assert lines == ["ready", "saved"]
+
+
+def test_the_last_words_are_heard_when_it_ends_unwatched(
+    mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_unheard(process: Any, *, grace: float, meanwhile: Any) -> None:
+        end_session(process, grace=grace)
+
+    monkeypatch.setattr(runner, "end_session", end_unheard)
+    lines: list[str] = []
+    with pytest.raises(CommandTimeout):
+        run(SAVES_AND_ENDS, mark, lines.append, timeout=2.0, grace=60)
     assert lines == ["ready", "saved"]
 
 
