@@ -2,11 +2,9 @@
 
     python -m pipelines families digits
 
-A comparison is a file `pipelines/families/NAME.yaml`: a base preset, seconds for each of the two
-trainings, and members, each an overlay of sections. Equal wall time and reproducible bytes do not
-go together, so time is turned into steps first: the training stage is run for a few steps and for
-some more, the difference says what a step costs here, and `steps` that fill the seconds are written
-into the member's params.yaml. What a member trained with stands in the table.
+A comparison is a file (`pipelines.comparing.comparison`). Equal wall time and reproducible bytes do
+not go together, so time is turned into steps first (`pipelines.comparing.step_cost`), which are
+written into the member's params.yaml. What a member trained with stands in the table.
 
 Each member runs twice in a branch of its own (`pipelines.workspace.branches`): with a prior that
 learns nothing (N(0, I), uniform codes: what its own training promised) and with the learned one.
@@ -14,19 +12,13 @@ Finished members are kept, and what a step cost: a comparison that was killed go
 """
 
 import json
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipelines.comparing.comparison import (
-    Comparison,
-    Member,
-    read_comparison,
-    require_members,
-)
-from pipelines.comparing.step_cost import FEW, seconds_per_step, with_steps
+from pipelines.comparing.comparison import Comparison, Member, read_comparison, require_members
+from pipelines.comparing.step_cost import fill, seconds_per_step
 from pipelines.settings.params_overlay import as_preset, overlaid
 from pipelines.workspace.branches import Branch, make_branch
 from pipelines.workspace.kept_outcomes import keep, kept
@@ -102,7 +94,7 @@ def _run(
     branch.python("stages.params", log=quiet)
     _repro(branch, "prepare", quiet)
     seconds = seconds_per_step(branch, "train_autoencoder", quiet)
-    steps = _fill(branch, "train_autoencoder", comparison.autoencoder_seconds, seconds)
+    steps = fill(branch, "train_autoencoder", comparison.autoencoder_seconds, seconds)
     batch = read_yaml(branch.folder / "params.yaml")["train_autoencoder"]["batch_size"]
     log(f"{member}: {seconds:.3f} s a step, {steps} steps")
     branch.params = overlaid(branch.params, as_preset({"prior": what.own_prior}), {})
@@ -111,7 +103,7 @@ def _run(
     if what.learned:
         branch.params = overlaid(branch.params, as_preset({"prior": learned_prior}), {})
         cost = seconds_per_step(branch, "train_prior", quiet)
-        prior_steps = _fill(branch, "train_prior", comparison.prior_seconds, cost)
+        prior_steps = fill(branch, "train_prior", comparison.prior_seconds, cost)
         learned = _line(branch, "learned", quiet)
     return Outcome(
         member, what.about, steps, batch / seconds, prior_steps, own, learned, str(branch.folder)
@@ -130,9 +122,3 @@ def _line(branch: Branch, name: str, log: Callable[[str], None]) -> dict[str, fl
 
 def _repro(branch: Branch, stage: str, log: Callable[[str], None]) -> None:
     branch.python("dvc", "--wait-for-lock", "repro", stage, log=log)
-
-
-def _fill(branch: Branch, stage: str, seconds: float, per_step: float) -> int:
-    steps = max(FEW, math.floor(seconds / per_step))
-    branch.params = with_steps(branch.params, stage, steps)
-    return steps

@@ -3,17 +3,16 @@
 The training stage is run for a few steps and for some more; the difference is the steps' own.
 """
 
+import math
 import shutil
 import time
 from collections.abc import Callable
 
-from ruamel.yaml import YAML
-
-from pipelines.settings.params_overlay import overlaid
+from pipelines.settings.params_overlay import overlaid, read_params
 from pipelines.workspace.branches import Branch
 from pipelines.workspace.kept_outcomes import keep, kept
 
-__all__ = ["FEW", "seconds_per_step", "with_steps"]
+__all__ = ["fill", "seconds_per_step", "with_steps"]
 
 FEW = 10
 """Steps of the first of the short runs."""
@@ -63,9 +62,16 @@ def _seconds(branch: Branch, stage: str, steps: int, log: Callable[[str], None])
     return time.monotonic() - start
 
 
+def fill(branch: Branch, stage: str, seconds: float, per_step: float) -> int:
+    """Write into the branch's params.yaml the steps that fill so many seconds; returns them."""
+    steps = max(FEW, math.floor(seconds / per_step))
+    branch.params = with_steps(branch.params, stage, steps)
+    return steps
+
+
 def with_steps(params: str, stage: str, steps: int) -> str:
     """A text of params.yaml in which a training has `steps`; warmup and validation to scale."""
-    section = YAML(typ="safe").load(params)[stage]
+    section = read_params(params)[stage]
     changes = {
         f"{stage}.steps": steps,
         f"{stage}.warmup_steps": min(section["warmup_steps"], steps // 10),

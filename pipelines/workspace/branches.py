@@ -2,7 +2,8 @@
 
 A branch is a clone of the commit at hand with a params.yaml of its own. Its DVC cache is the
 project's, so a stage that two branches have in common runs once (the second restores it from the
-run cache), and its runs are recorded in the project's MLflow store.
+run cache), and its runs are recorded in the project's MLflow store. Its dvc.lock is the commit's
+without the stages whose outputs that cache lacks.
 """
 
 import os
@@ -13,9 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
-from pipelines.settings.params_overlay import overlaid
+from pipelines.settings.params_overlay import overlaid, read_params
 from pipelines.workspace.lock_entries import keep_cached
 from pipelines.workspace.reproduce import stage_environment
 from pipelines.workspace.runner import run_command
@@ -152,7 +151,7 @@ def _user_paths(params: str, root: Path, folder: Path) -> dict[str, Any]:
         return str((root / value).resolve()) if (root / value).exists() else value
 
     found = {}
-    for section, values in YAML(typ="safe").load(params).items():
+    for section, values in read_params(params).items():
         for name, value in values.items() if isinstance(values, dict) else ():
             if (there := anchored(value)) != value:
                 found[f"{section}.{name}"] = there

@@ -14,13 +14,9 @@ from tests.architecture.imports import PROJECT
 PARAMS = (PROJECT / "params.yaml").read_text()
 
 
-def silent(line: str) -> None:
-    return
-
-
 def test_an_unknown_member_is_told():
     with pytest.raises(ParamsError, match="families digits: no member 'magic'; there are: plain"):
-        compare(PROJECT, "digits", ["magic"], silent)
+        compare(PROJECT, "digits", ["magic"], print)
 
 
 def outcome(member, folder, learned=True):
@@ -41,13 +37,13 @@ def test_finished_members_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(families, "_run", run)
     monkeypatch.setattr(families, "make_branch", branch_without_dvc)
     for members in (["plain"], ["plain", "vae"]):
-        found = compare(tmp_path, "digits", members, silent)
+        found = compare(tmp_path, "digits", members, print)
         assert [each.member for each in found] == members
         for each in found:
             assert each.folder == str(tmp_path / ".work" / "families" / "digits" / each.member)
     assert ran == ["plain", "vae"]
     (tmp_path / "params.yaml").write_text(PARAMS.replace("seed: 0", "seed: 1"))
-    compare(tmp_path, "digits", ["vae"], silent)
+    compare(tmp_path, "digits", ["vae"], print)
     assert ran == ["plain", "vae", "vae"], "other parameters, another outcome"
 
 

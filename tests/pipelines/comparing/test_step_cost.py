@@ -11,10 +11,6 @@ from tests.architecture.imports import PROJECT
 PARAMS = (PROJECT / "params.yaml").read_text()
 
 
-def silent(line: str) -> None:
-    return
-
-
 def test_steps_keep_their_proportions():
     text = with_steps(PARAMS, "train_autoencoder", 40)
     section = YAML(typ="safe").load(text)["train_autoencoder"]
@@ -40,7 +36,7 @@ class Clock:
 def test_the_cost_of_a_step_is_measured_without_the_start(tmp_path, monkeypatch):
     clock = Clock(tmp_path)
     monkeypatch.setattr(step_cost.time, "monotonic", lambda: getattr(clock, "now", 0.0))
-    found = seconds_per_step(clock, "train_prior", silent)
+    found = seconds_per_step(clock, "train_prior", print)
     assert found == pytest.approx(0.02)
     assert clock.ran == (10, 40, 160, 640), "until the steps take longer than any start varies"
     assert clock.params == PARAMS
@@ -49,8 +45,8 @@ def test_the_cost_of_a_step_is_measured_without_the_start(tmp_path, monkeypatch)
 def test_the_cost_of_a_step_is_measured_once_for_the_same_params(tmp_path, monkeypatch):
     clock = Clock(tmp_path)
     monkeypatch.setattr(step_cost.time, "monotonic", lambda: getattr(clock, "now", 0.0))
-    first = seconds_per_step(clock, "train_prior", silent)
+    first = seconds_per_step(clock, "train_prior", print)
     clock.per_step, clock.ran = 0.05, ()
-    assert seconds_per_step(clock, "train_prior", silent) == first and not clock.ran
+    assert seconds_per_step(clock, "train_prior", print) == first and not clock.ran
     clock.params = overlaid(PARAMS, None, {"seed": 1})
-    assert seconds_per_step(clock, "train_prior", silent) == pytest.approx(0.05)
+    assert seconds_per_step(clock, "train_prior", print) == pytest.approx(0.05)

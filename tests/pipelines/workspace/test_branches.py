@@ -11,10 +11,6 @@ from tests.architecture.imports import PROJECT
 PARAMS = (PROJECT / "params.yaml").read_text()
 
 
-def silent(line: str) -> None:
-    return
-
-
 @pytest.fixture
 def project(tmp_path):
     """A repository with as much of a project as a branch needs."""
@@ -40,9 +36,9 @@ def test_a_branch_has_its_own_parameters_and_the_projects_cache(project, tmp_pat
         assert branch.params == text, "made, and made again over the first"
     assert (project / "params.yaml").read_text() == PARAMS
     assert str(project / ".dvc" / "cache") in (branch.folder / ".dvc/config.local").read_text()
-    assert branch.python("compileall", "-q", "nothing", log=silent) is not None
+    assert branch.python("compileall", "-q", "nothing", log=print) is not None
     with pytest.raises(BranchFailed, match=r"`python -m nonsense` ended with exit status 1"):
-        branch.python("nonsense", log=silent)
+        branch.python("nonsense", log=print)
 
 
 def test_a_branch_survives_a_git_that_was_killed(project, tmp_path):

@@ -23,9 +23,7 @@ def test_a_fresh_clone_has_a_lock_and_no_cache(line: Line, tmp_path: Path) -> No
     dvc = (sys.executable, "-m", "dvc")
     with (line.root / "dvc.yaml").open("a") as described:
         described.write("metrics: [data/metrics/figures.json]\nplots: [data/third/value.txt]\n")
-    run(line.root, *dvc, "repro", "--quiet")
-    run(line.root, "git", "add", "--force", "dvc.lock", "dvc.yaml")
-    run(line.root, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "run")
+    line.record()
     shutil.rmtree(line.root / ".dvc" / "cache")
     shutil.rmtree(line.root / "data")
     line.set(first="{value: another}")

@@ -1,27 +1,11 @@
 """A stage that two branches share runs once, also where dvc.lock came from another machine."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from pipelines.workspace.branches import Branch, make_branch
 from pipelines.workspace.lock_entries import keep_entries
-from tests.pipelines.trivial_line import QUIET, Line
-
-DVC = (sys.executable, "-m", "dvc")
-
-
-def run(root: Path, *command: str) -> None:
-    subprocess.run(command, cwd=root, env={**os.environ, **QUIET}, check=True, capture_output=True)
-
-
-def recorded(line: Line) -> None:
-    """Run the line and commit its dvc.lock."""
-    run(line.root, *DVC, "repro", "--quiet")
-    run(line.root, "git", "add", "--force", "dvc.lock")
-    run(line.root, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "run")
+from tests.pipelines.trivial_line import Line
 
 
 def branch(line: Line, name: str) -> Branch:
@@ -36,7 +20,7 @@ def lines_of(branch: Branch) -> list[str]:
 
 
 def test_a_stage_that_two_branches_share_runs_once_in_a_fresh_clone(line: Line) -> None:
-    recorded(line)
+    line.record()
     shutil.rmtree(line.root / ".dvc" / "cache")
     shutil.rmtree(line.root / "data")
     one, other = branch(line, "one"), branch(line, "other")
@@ -47,7 +31,7 @@ def test_a_stage_that_two_branches_share_runs_once_in_a_fresh_clone(line: Line) 
 
 
 def test_results_that_were_pulled_need_no_run(line: Line) -> None:
-    recorded(line)
+    line.record()
     # `dvc pull` brings outputs, not the run cache.
     shutil.rmtree(line.root / ".dvc" / "cache" / "runs")
     shutil.rmtree(line.root / "data")
