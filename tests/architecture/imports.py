@@ -27,9 +27,10 @@ def module_file(name: str) -> Path | None:
     return path if name.startswith(("stages.", "pipelines.")) and path.is_file() else None
 
 
-def imported_files(path: Path) -> set[Path]:
+@cache
+def imported_files(path: Path) -> frozenset[Path]:
     """Our files that a file imports directly."""
-    return {file for name in imported_names(path) if (file := module_file(name))}
+    return frozenset(file for name in imported_names(path) if (file := module_file(name)))
 
 
 def closure(*starts: Path) -> set[Path]:

@@ -20,7 +20,9 @@ LOADERS = {
 }
 # Loads a list of members, which DVC cannot name one by one.
 NETWORKS = "stages/evaluation/networks.py"
-PARAMS = [PROJECT / "params.yaml", *sorted((PROJECT / "pipelines/presets").glob("*.yaml"))]
+DEFAULTS = read_yaml(PROJECT / "params.yaml")
+PRESETS = sorted((PROJECT / "pipelines/presets").glob("*.yaml"))
+PARAMS = {"params": DEFAULTS} | {path.stem: DEFAULTS | read_yaml(path) for path in PRESETS}
 
 
 def code_of(stage, params):
@@ -51,15 +53,15 @@ def declared(stage, params):
     return found
 
 
-@pytest.mark.parametrize("path", PARAMS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("name", PARAMS)
 @pytest.mark.parametrize("stage", DVC)
-def test_every_file_a_stage_runs_is_a_dependency(stage, path):
-    params = read_yaml(PROJECT / "params.yaml") | read_yaml(path)
+def test_every_file_a_stage_runs_is_a_dependency(stage, name):
+    params = PARAMS[name]
     deps = declared(stage, params)
     missing = [
-        name
-        for name in sorted(code_of(stage, params))
-        if not any(name == dep or name.startswith(f"{dep}/") for dep in deps)
+        file
+        for file in sorted(code_of(stage, params))
+        if not any(file == dep or file.startswith(f"{dep}/") for dep in deps)
     ]
     assert not missing, f"{stage}: add to deps in dvc.yaml: {missing}"
 
@@ -68,8 +70,7 @@ def test_every_file_a_stage_runs_is_a_dependency(stage, path):
 def test_no_dependency_is_there_in_vain(stage):
     """Each is imported with the parameters of this file or of some preset."""
     used: set[str] = set()
-    for path in PARAMS:
-        params = read_yaml(PROJECT / "params.yaml") | read_yaml(path)
+    for params in PARAMS.values():
         code = code_of(stage, params)
         for raw, dep in zip(DVC[stage]["deps"], declared(stage, params), strict=True):
             if any(name == dep or name.startswith(f"{dep}/") for name in code):

@@ -79,18 +79,19 @@ def test_the_loss_is_nats_per_dim_and_the_auxiliary_term(bottleneck):
 
 
 def test_importance_weights_average_to_the_evidence_lower_bound():
+    draws = 150
     autoencoder = build({"kind": "gaussian", "layout": "vector", "channels": 3}, LIKELIHOODS[0])
     images = some_images().requires_grad_(False)
     with torch.no_grad():
-        weights = autoencoder.log_weights(images, None, 400, stream())
+        weights = autoencoder.log_weights(images, None, draws, stream())
         posterior = autoencoder.encode(images)
         bounds = []
-        for draw in range(400):
+        for draw in range(draws):
             parameters = autoencoder.decode(posterior.rsample(stream(draw)))
             likelihood = autoencoder.likelihood.log_prob(images, parameters)
             bounds.append(likelihood - posterior.kl_per_number().sum(dim=(1, 2, 3)))
     bounds = torch.stack(bounds)
-    error = 5 * ((weights.var(dim=0) + bounds.var(dim=0)) / 400).sqrt()
+    error = 5 * ((weights.var(dim=0) + bounds.var(dim=0)) / draws).sqrt()
     assert ((weights.mean(dim=0) - bounds.mean(dim=0)).abs() < error).all()
 
 
@@ -135,4 +136,6 @@ def test_a_few_steps_fit_a_few_images(bottleneck):
         optimizer.step()
         autoencoder.after_step(stream(step))
         errors.append((result.reconstructions - images).square().mean().item())
-    assert min(errors[-5:]) < 0.6 * errors[0]
+        if errors[-1] < 0.6 * errors[0]:
+            return
+    pytest.fail(f"errors of {errors[0]} at first and {errors[-5:]} at last")

@@ -205,11 +205,11 @@ def test_the_gain_of_a_prior_is_the_difference_of_the_bounds_on_the_same_draws()
     # -E[log N(z; 0, 1) - log N(z; 0, 4)] = (3/8) E z^2 - log 2 for either number.
     q = model.encode(images)
     squares = (q.mean.square() + q.log_variance.exp()).sum(dim=(1, 2, 3)).mean().item()
-    more = [ImportanceBound(weigh, 4000) for weigh in weighs]
+    more = [ImportanceBound(weigh, 500) for weigh in weighs]
     for found in more:
         found.take(found.weighed(images, None, stream(3)))
     gain = {f.name: f.value for f in prior_gains(*more, PROTOCOL)}["elbo_prior_gain_nats"]
-    assert gain == pytest.approx(3 / 8 * squares - 2 * math.log(2), abs=0.02)
+    assert gain == pytest.approx(3 / 8 * squares - 2 * math.log(2), abs=0.03)
 
 
 def test_a_prior_that_is_better_gives_a_better_bound():
