@@ -9,17 +9,15 @@ again, and a run that is killed goes on. Writes benchmarks/results/floors/DATA/N
 
 import argparse
 import json
-import os
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.floors.distance import frechet_from_test
+from benchmarks.side_by_side.machine import describe_run
 from benchmarks.side_by_side.program import RESULTS
 from stages.core.artifacts import write_json
-from stages.core.provenance import git_tags
 from stages.core.sections import load_member
 from stages.core.stage import work_root
 from stages.evaluation.feature_store import FeatureStore
@@ -48,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     store = FeatureStore(work_root() / "features", CPU, lambda: None)
     folder = options.output / prepared.artifact.about["options"]["kind"]
     folder.mkdir(parents=True, exist_ok=True)
+    run = describe_run("python -m benchmarks.floors", {"seed": options.seed}, packages=())
     for kind, weights in (named.split("=", 1) for named in options.networks):
         wanted = ExtractorOptions.of_kind(kind)(kind=kind, weights=weights)
         network = load_member(Extractor, kind).open(wanted, prepared.image_shape, CPU)
@@ -65,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
             ).to_json()
             for images in _sizes(store.features(network, train))
         ]
-        write_json(folder / f"{kind}.json", {"floors": found, **_circumstances()})
+        write_json(folder / f"{kind}.json", {"floors": found, "run": run})
         print(json.dumps(found, indent=2))
 
 
@@ -78,15 +77,6 @@ def _sizes(train: FeatureSet) -> list[FeatureSet]:
     """All training images, and as many of them as there are usually samples."""
     sizes = [size for size in (10_000, 1_000) if size < len(train)]
     return [train, *(train.rows(evenly_spaced(len(train), size)) for size in sizes)]
-
-
-def _circumstances() -> dict[str, str]:
-    return {
-        "date": date.today().isoformat(),
-        "commit": git_tags().get("mlflow.source.git.commit", "unknown"),
-        "torch": str(torch.__version__),
-        "cores": str(os.cpu_count()),
-    }
 
 
 if __name__ == "__main__":

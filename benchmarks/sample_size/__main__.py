@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from benchmarks.sample_size.draw import draw
 from benchmarks.sample_size.features import random_features
 from benchmarks.sample_size.measure import Curve, frechet_curve, kernel_curve
+from benchmarks.side_by_side.machine import describe_run
 from benchmarks.side_by_side.program import RESULTS
 from stages.core.randomness import derive_seed
 from stages.files.idx_files import IdxSet
@@ -40,6 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "sample_size")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    settings = {"orders": options.orders, "dims": list(options.dims), "seed": options.seed}
+    run = describe_run("python -m benchmarks.sample_size", settings, packages=())
     found = IdxSet(datasets.FashionMNIST, options.root, download=False)
     train, test = (_first(found, part, options.images) for part in ("train", "t10k"))
     kinds = {"training images": train, f"the same, blurred (sigma {BLUR:g})": _blurred(train)}
@@ -63,7 +66,12 @@ def main(arguments: list[str] | None = None) -> None:
     options.pictures.mkdir(parents=True, exist_ok=True)
     draw(options.pictures / "frechet_over_n.png", frechet, f"Frechet distance {against}", "d²")
     draw(options.pictures / "kernel_over_n.png", kernel, f"Kernel distance {against}", "MMD²")
-    _write(options.output, {"frechet": frechet, "kernel": kernel}, len(test), options.seed)
+    about = {
+        "reference": "Fashion-MNIST, test split, first images",
+        "reference_n": len(test),
+        "run": run,
+    }
+    _write(options.output, about, {"frechet": frechet, "kernel": kernel})
 
 
 def _first(found: IdxSet, part: str, count: int) -> np.ndarray:
@@ -83,7 +91,9 @@ def _up_to(sizes: list[int], images: FeatureSet) -> list[int]:
     return [size for size in sizes if size <= len(images)]
 
 
-def _write(folder: Path, found: dict[str, dict[int, dict[str, Curve]]], n: int, seed: int) -> None:
+def _write(
+    folder: Path, about: dict[str, object], found: dict[str, dict[int, dict[str, Curve]]]
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     values = {
         name: {
@@ -92,7 +102,6 @@ def _write(folder: Path, found: dict[str, dict[int, dict[str, Curve]]], n: int, 
         }
         for name, dims in found.items()
     }
-    about = {"reference": "Fashion-MNIST, test split, first images", "reference_n": n, "seed": seed}
     text = json.dumps({**about, **values}, indent=1)
     (folder / "curves.json").write_text(text + "\n", encoding="utf-8")
 

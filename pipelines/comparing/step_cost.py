@@ -1,6 +1,7 @@
 """Wall time turned into steps: what a step of a training costs on this machine.
 
-The training stage is run for a few steps and for some more; the difference is the steps' own.
+The training stage is run for a few steps and for some more, each validated once, at the end: the
+difference is the steps' own.
 """
 
 import math
@@ -16,12 +17,14 @@ __all__ = ["fill", "seconds_per_step", "with_steps"]
 
 FEW = 10
 """Steps of the first of the short runs."""
-ENOUGH_SECONDS = 5.0
-"""How long the last must take beyond the first."""
+MORE = 6
+"""How many times as many steps the next of them has."""
+ENOUGH_SECONDS = 10.0
+"""How long the last must take beyond the first: starts and ends differ by a second or two."""
 
 
 def seconds_per_step(branch: Branch, stage: str, log: Callable[[str], None]) -> float:
-    """What a step of a training stage costs here and now, without start and end of the stage.
+    """What a step of a training stage costs here and now, without start, validation and end.
 
     Kept: timed again it would come out otherwise, and a training that was killed would have another
     number of steps and nothing to go on from.
@@ -42,9 +45,8 @@ def seconds_per_step(branch: Branch, stage: str, log: Callable[[str], None]) -> 
     steps = FEW
     start = _seconds(branch, stage, steps, log)
     taken = 0.0
-    # Start and end vary by a second; the steps between must weigh more.
     while taken < ENOUGH_SECONDS:
-        steps *= 4
+        steps *= MORE
         taken = _seconds(branch, stage, steps, log) - start
     branch.params = text
     per_step = taken / (steps - FEW)
@@ -56,7 +58,9 @@ def seconds_per_step(branch: Branch, stage: str, log: Callable[[str], None]) -> 
 def _seconds(branch: Branch, stage: str, steps: int, log: Callable[[str], None]) -> float:
     # A finished run's checkpoint would make a second attempt take no time at all.
     shutil.rmtree(branch.folder / ".work" / stage, ignore_errors=True)
-    branch.params = with_steps(branch.params, stage, steps)
+    # One validation whatever the steps: it may cost as much as twenty of them.
+    once = {f"{stage}.validate_every": steps}
+    branch.params = overlaid(with_steps(branch.params, stage, steps), None, once)
     start = time.monotonic()
     branch.python(f"stages.{stage}", log=log, tracked=False)
     return time.monotonic() - start

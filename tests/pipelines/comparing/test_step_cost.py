@@ -1,5 +1,7 @@
 """Wall time turned into steps: measured without the start, once, and proportions kept."""
 
+import math
+
 import pytest
 from ruamel.yaml import YAML
 
@@ -18,27 +20,29 @@ def test_steps_keep_their_proportions():
 
 
 class Clock:
-    """A branch whose stages take a known time to start and for each step."""
+    """A branch whose stages take a known time to start, for each step and for each validation."""
 
     params = PARAMS
-    start, per_step, ran = 7.0, 0.02, ()
+    start, per_step, validation, ran = 7.0, 0.02, 3.0, ()
 
     def __init__(self, folder):
         self.folder = folder
 
     def python(self, *arguments, log, tracked):
-        steps = YAML(typ="safe").load(self.params)["train_prior"]["steps"]
-        self.now = getattr(self, "now", 0.0) + self.start + self.per_step * steps
+        section = YAML(typ="safe").load(self.params)["train_prior"]
+        steps, every = section["steps"], section["validate_every"]
+        validations = math.ceil(steps / every) * self.validation
+        self.now = getattr(self, "now", 0.0) + self.start + self.per_step * steps + validations
         self.ran += (steps,)
         return ()
 
 
-def test_the_cost_of_a_step_is_measured_without_the_start(tmp_path, monkeypatch):
+def test_the_cost_of_a_step_is_measured_without_start_and_validation(tmp_path, monkeypatch):
     clock = Clock(tmp_path)
     monkeypatch.setattr(step_cost.time, "monotonic", lambda: getattr(clock, "now", 0.0))
     found = seconds_per_step(clock, "train_prior", print)
     assert found == pytest.approx(0.02)
-    assert clock.ran == (10, 40, 160, 640), "until the steps take longer than any start varies"
+    assert clock.ran == (10, 60, 360, 2160), "until the steps take longer than any start varies"
     assert clock.params == PARAMS
 
 
