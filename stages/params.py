@@ -24,7 +24,7 @@ from stages.evaluation.options import EvaluateOptions
 from stages.nn.transformer_options import CausalTransformerOptions
 from stages.sampling.options import SamplingOptions
 from stages.tasks.adversary import AdversaryOptions
-from stages.tasks.collapse import CollapseOptions
+from stages.tasks.collapse_options import CollapseOptions
 from stages.tasks.perceptual import PerceptualOptions
 from stages.training.options import TrainingOptions
 

@@ -25,7 +25,8 @@ from stages.stores.prepared import PreparedSplit, open_prepared
 from stages.tasks.adversary import AdversaryOptions
 from stages.tasks.appearance import build_appearance
 from stages.tasks.autoencoder import AutoencoderTask
-from stages.tasks.collapse import CollapseMonitor, CollapseOptions
+from stages.tasks.collapse import CollapseMonitor
+from stages.tasks.collapse_options import CollapseOptions
 from stages.tasks.perceptual import PerceptualOptions
 from stages.training.loop import Fitted, fit
 from stages.training.options import TrainingOptions

@@ -12,11 +12,13 @@ from jaxtyping import Float
 from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
+from stages.files.torchvision_import import import_torchvision
+
 # Before torchmetrics, which imports torchvision by itself.
-import stages.files.torchvision_import  # noqa: F401  isort: skip
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.inception import InceptionScore
-from torchmetrics.image.kid import KernelInceptionDistance
+import_torchvision()
+from torchmetrics.image.fid import FrechetInceptionDistance  # noqa: E402
+from torchmetrics.image.inception import InceptionScore  # noqa: E402
+from torchmetrics.image.kid import KernelInceptionDistance  # noqa: E402
 
 __all__ = [
     "general_root_trace",

@@ -1,10 +1,10 @@
 """Peers that may not be installed: a row that says so, instead of a program that stops."""
 
-import importlib
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from benchmarks.side_by_side.contest import Contender
+from stages.files.torchvision_import import import_torchvision
 
 __all__ = ["PEERS", "peer", "versions"]
 
@@ -26,7 +26,7 @@ def peer(
         missing = f"{package} is not installed: `pip install '.[bench]'`"
         return Contender(name, "peer", None, amount, missing)
     # Some import torchvision by themselves; see there why it must be imported first.
-    importlib.import_module("stages.files.torchvision_import")
+    import_torchvision()
     return Contender(name, "peer", make(), amount)
 
 

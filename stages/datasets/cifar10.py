@@ -22,7 +22,7 @@ from stages.datasets.base import (
 )
 from stages.files.array_pickles import read_array_pickle
 from stages.files.published_files import find_published, published_bytes
-from stages.files.torchvision_import import datasets
+from stages.files.torchvision_import import import_torchvision
 
 __all__ = ["Cifar10", "Cifar10Options"]
 
@@ -52,7 +52,7 @@ class Cifar10(ImageSource):
 
     def blocks(self, rejected: list[Rejected]) -> Iterator[ImageBlock]:
         """The five training files, then the official test file."""
-        published = datasets.CIFAR10
+        published = _published()
         meta = self._read(published.meta["filename"], published.meta["md5"])
         self._names = list(meta[published.meta["key"]])
         count = images_per_block(self.options.image_shape)
@@ -71,17 +71,22 @@ class Cifar10(ImageSource):
 
     def provenance(self) -> dict[str, Any]:
         """The published md5s, which the unpacked content of every file was compared with."""
-        published = datasets.CIFAR10
+        published = _published()
         files = [*published.train_list, *published.test_list]
         files.append([published.meta["filename"], published.meta["md5"]])
         return {"files": {name: {"md5": md5} for name, md5 in files}}
 
     def _read(self, name: str, md5: str) -> dict[str, Any]:
-        root, folder = Path(self.options.root), datasets.CIFAR10.base_folder
+        root, published = Path(self.options.root), _published()
+        folder = published.base_folder
         path = find_published(
             root,
             [f"{folder}/{name}", f"{folder}/{name}.xz", name, f"{name}.xz"],
-            (lambda: datasets.CIFAR10(root, download=True)) if self.options.download else None,
+            (lambda: published(root, download=True)) if self.options.download else None,
         )
         content: dict[str, Any] = read_array_pickle(published_bytes(path, md5), str(path))
         return content
+
+
+def _published() -> Any:
+    return import_torchvision("datasets").CIFAR10

@@ -7,11 +7,10 @@ test part of it, as scikit-learn ships it).
 """
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
-import sklearn
-from sklearn.datasets import load_digits
 
 from stages.core.shapes import ImageShape
 from stages.datasets.base import DatasetOptions, ImageBlock, ImageSource, Rejected
@@ -37,6 +36,9 @@ class Digits(ImageSource):
 
     def blocks(self, rejected: list[Rejected]) -> Iterator[ImageBlock]:
         """One block: the whole set takes 115 kB."""
+        # Not above: it takes a second, and every stage reads the options.
+        from sklearn.datasets import load_digits
+
         digits = load_digits()
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
         yield ImageBlock(images, digits.target.astype(np.int64))
@@ -47,4 +49,4 @@ class Digits(ImageSource):
 
     def provenance(self) -> dict[str, Any]:
         """The library's version stands for the data it ships."""
-        return {"scikit-learn": sklearn.__version__}
+        return {"scikit-learn": version("scikit-learn")}

@@ -23,8 +23,6 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-# torchvision, which torch-fidelity imports, has to be imported first, through this module.
-import stages.files.torchvision_import  # noqa: F401
 from stages.core.errors import ParamsError
 from stages.core.shapes import ImageShape, Pixels
 from stages.extractors.base import (
@@ -35,6 +33,7 @@ from stages.extractors.base import (
     require_colours,
     resize_words,
 )
+from stages.files.torchvision_import import import_torchvision
 from stages.nn.published_weights import require_published
 
 __all__ = ["KNOWN", "Inception", "InceptionOptions", "build_inception"]
@@ -117,6 +116,8 @@ def build_inception(tensors: dict[str, Tensor]) -> nn.Module:
     Raises:
         ParamsError: If torch-fidelity is not installed.
     """
+    # torch-fidelity imports it too, and would not find what a torch without CUDA lacks.
+    import_torchvision()
     try:
         module = importlib.import_module(MODULE)
     except ModuleNotFoundError as error:

@@ -6,22 +6,33 @@ does not exist", because it attaches shape rules to operators nobody has declare
 signatures is enough for all that is written in Python: data sets, transforms and picture grids.
 Calling the operators (object detection) still fails, and we never do.
 
-Import torchvision through this module only: the declarations must come first.
+Import torchvision through this module only: the declarations must come first. And import it when it
+is needed: it takes seconds, while every stage reads the options of every data set.
 """
 
 import importlib
 import sys
+from functools import cache
+from types import ModuleType
 
 from torch.library import Library
 
-__all__ = ["datasets", "transforms"]
+__all__ = ["import_torchvision"]
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 # Declarations live as long as this object.
 _DECLARATIONS: list[Library] = []
 
 
-def _import_torchvision() -> None:
+def import_torchvision(part: str = "") -> ModuleType:
+    """torchvision, or a part of it: `datasets`, `transforms.v2`."""
+    _declared()
+    return importlib.import_module(f"torchvision.{part}" if part else "torchvision")
+
+
+@cache
+def _declared() -> None:
+    """Import torchvision, with the declarations where they are missing."""
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:
@@ -36,9 +47,3 @@ def _import_torchvision() -> None:
     # The failed attempt leaves some of its modules behind.
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
-    importlib.import_module("torchvision")
-
-
-_import_torchvision()
-datasets = importlib.import_module("torchvision.datasets")
-transforms = importlib.import_module("torchvision.transforms.v2")

@@ -19,14 +19,13 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Chart
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from stages.core.errors import CollapseError
 from stages.core.ranks import is_first_process
-from stages.core.sections import Section
+from stages.tasks.collapse_options import CollapseOptions
 
-__all__ = ["CollapseMonitor", "CollapseOptions"]
+__all__ = ["CollapseMonitor"]
 
 REMEDIES = {
     "latent dimensions": (
@@ -41,31 +40,6 @@ REMEDIES = {
 }
 # Decades shown: a unit below the first is as lost as one at it.
 _LOWEST, _HIGHEST, _BINS = -4.0, 3.0, 70
-
-
-class CollapseOptions(Section):
-    """The `collapse` section."""
-
-    dimension_below: float = Field(ge=0)
-    """Nats of KL over the validation split below which a latent dimension is collapsed."""
-    warn_above: float = Field(ge=0, le=1)
-    """Share of collapsed dimensions, or of dead codes, above which there is a warning."""
-    alarm_above: float = Field(ge=0, le=1)
-    """Share above which there is the alarm, and a tag on the tracked run."""
-    after_steps: int = Field(ge=0)
-    """Validations before this step are recorded, but neither warned about nor alarmed at: young
-    models have said nothing yet."""
-    stop: bool
-    """Whether the alarm ends the stage, with exit status 1."""
-
-    @model_validator(mode="after")
-    def _warns_first(self) -> "CollapseOptions":
-        if self.warn_above > self.alarm_above:
-            raise ValueError(
-                f"warn_above must not exceed alarm_above; got {self.warn_above} and "
-                f"{self.alarm_above}"
-            )
-        return self
 
 
 class CollapseMonitor:

@@ -1,14 +1,12 @@
 """LPIPS against its definition, torchvision's network and the published example."""
 
-import importlib
-
 import pytest
 import torch
 import torch.nn.functional as F
 
-import stages.files.torchvision_import
 from stages.core.errors import ParamsError
 from stages.core.shapes import ImageShape
+from stages.files.torchvision_import import import_torchvision
 from stages.nn.lpips import LINEAR, LPIPS, SQUEEZENET, network_size, open_lpips, resize_rule
 from tests.nn.lpips_files import random_lpips, tensors_of, write_lpips
 
@@ -33,8 +31,7 @@ def test_the_published_example_of_the_real_weights(shared_data):
 
 def test_the_features_are_those_of_torchvisions_network():
     network, (images, _) = random_lpips(), pair()
-    assert stages.files.torchvision_import.transforms, "torchvision is imported through this module"
-    theirs = importlib.import_module("torchvision.models").squeezenet1_1(weights=None).features
+    theirs = import_torchvision("models").squeezenet1_1(weights=None).features
     theirs.load_state_dict(network.features.state_dict())
     torch.testing.assert_close(network.features(images), theirs.eval()(images))
 

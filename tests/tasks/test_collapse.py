@@ -5,7 +5,8 @@ import torch
 
 from stages.core.errors import CollapseError, ParamsError
 from stages.core.sections import validate
-from stages.tasks.collapse import CollapseMonitor, CollapseOptions
+from stages.tasks.collapse import CollapseMonitor
+from stages.tasks.collapse_options import CollapseOptions
 
 OPTIONS = {
     "dimension_below": 0.1,

@@ -18,7 +18,8 @@ from stages.core.tracking import open_tracker
 from stages.stores.latents import LatentBatch, LatentSplit
 from stages.stores.prepared import PreparedSplit
 from stages.tasks.autoencoder import AutoencoderTask
-from stages.tasks.collapse import CollapseMonitor, CollapseOptions
+from stages.tasks.collapse import CollapseMonitor
+from stages.tasks.collapse_options import CollapseOptions
 from stages.tasks.prior import PriorTask
 from stages.training.loop import fit
 from tests.backbones.examples import conv
