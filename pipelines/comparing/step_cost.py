@@ -74,11 +74,11 @@ def fill(branch: Branch, stage: str, seconds: float, per_step: float) -> int:
 
 
 def with_steps(params: str, stage: str, steps: int) -> str:
-    """A text of params.yaml in which a training has `steps`; warmup and validation to scale."""
+    """A text of params.yaml in which a training has `steps`: warmup to scale, four validations."""
     section = read_params(params)[stage]
     changes = {
         f"{stage}.steps": steps,
         f"{stage}.warmup_steps": min(section["warmup_steps"], steps // 10),
-        f"{stage}.validate_every": max(1, steps // 4),
+        f"{stage}.validate_every": math.ceil(steps / 4),
     }
     return overlaid(params, None, changes)

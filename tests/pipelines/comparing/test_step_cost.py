@@ -13,10 +13,12 @@ from tests.architecture.imports import PROJECT
 PARAMS = (PROJECT / "params.yaml").read_text()
 
 
-def test_steps_keep_their_proportions():
-    text = with_steps(PARAMS, "train_autoencoder", 40)
+@pytest.mark.parametrize(("steps", "warmup", "every"), [(40, 4, 10), (42, 4, 11), (3, 0, 1)])
+def test_steps_are_warmed_up_for_a_tenth_and_validated_four_times(steps, warmup, every):
+    text = with_steps(PARAMS, "train_autoencoder", steps)
     section = YAML(typ="safe").load(text)["train_autoencoder"]
-    assert (section["steps"], section["warmup_steps"], section["validate_every"]) == (40, 4, 10)
+    assert section["steps"] == steps
+    assert (section["warmup_steps"], section["validate_every"]) == (warmup, every)
 
 
 class Clock:
