@@ -1,7 +1,6 @@
 """What every test shares: one thread, no telemetry, no tracking unless a test asks for it."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,6 @@ for name, value in {
     os.environ.setdefault(name, value)
 for name in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_RUN_ID", "LATENTLINE_PARENT_RUN_ID"):
     os.environ.pop(name, None)
-# DVC runs stages as `python`: this one, also where its environment is not activated.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 PROJECT = Path(__file__).resolve().parents[1]
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from pipelines.workspace.reproduce import stage_environment
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 MARK = "LATENTLINE_TEST_MARK"
@@ -96,7 +98,7 @@ class Line:
             ["git", "add", "--force", "dvc.lock", "dvc.yaml"],
             ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "run"],
         ):
-            subprocess.run(command, cwd=self.root, check=True, env={**os.environ, **QUIET})
+            subprocess.run(command, cwd=self.root, check=True, env=stage_environment(QUIET, []))
 
     def value(self, stage: str) -> str:
         return (self.root / "data" / stage / "value.txt").read_text()
