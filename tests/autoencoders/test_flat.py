@@ -79,7 +79,7 @@ def test_the_loss_is_nats_per_dim_and_the_auxiliary_term(bottleneck):
 
 
 def test_importance_weights_average_to_the_evidence_lower_bound():
-    draws = 150
+    draws = 400
     autoencoder = build({"kind": "gaussian", "layout": "vector", "channels": 3}, LIKELIHOODS[0])
     images = some_images().requires_grad_(False)
     with torch.no_grad():
@@ -136,6 +136,4 @@ def test_a_few_steps_fit_a_few_images(bottleneck):
         optimizer.step()
         autoencoder.after_step(stream(step))
         errors.append((result.reconstructions - images).square().mean().item())
-        if errors[-1] < 0.6 * errors[0]:
-            return
-    pytest.fail(f"errors of {errors[0]} at first and {errors[-5:]} at last")
+    assert min(errors[-5:]) < 0.6 * errors[0]
