@@ -59,8 +59,7 @@ def _seconds(branch: Branch, stage: str, steps: int, log: Callable[[str], None])
     # A finished run's checkpoint would make a second attempt take no time at all.
     shutil.rmtree(branch.folder / ".work" / stage, ignore_errors=True)
     # One validation whatever the steps: it may cost as much as twenty of them.
-    once = {f"{stage}.validate_every": steps}
-    branch.params = overlaid(with_steps(branch.params, stage, steps), None, once)
+    branch.params = with_steps(branch.params, stage, steps, validations=1)
     start = time.monotonic()
     branch.python(f"stages.{stage}", log=log, tracked=False)
     return time.monotonic() - start
@@ -73,12 +72,19 @@ def fill(branch: Branch, stage: str, seconds: float, per_step: float) -> int:
     return steps
 
 
-def with_steps(params: str, stage: str, steps: int) -> str:
-    """A text of params.yaml in which a training has `steps`: warmup to scale, four validations."""
+def with_steps(params: str, stage: str, steps: int, validations: int = 4) -> str:
+    """A text of params.yaml in which a training has `steps`, warmup to scale.
+
+    Args:
+        params: The text as it stands.
+        stage: Whose training.
+        steps: Of it.
+        validations: At most so many, the last at the end.
+    """
     section = read_params(params)[stage]
     changes = {
         f"{stage}.steps": steps,
         f"{stage}.warmup_steps": min(section["warmup_steps"], steps // 10),
-        f"{stage}.validate_every": math.ceil(steps / 4),
+        f"{stage}.validate_every": math.ceil(steps / validations),
     }
     return overlaid(params, None, changes)
