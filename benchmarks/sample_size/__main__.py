@@ -16,7 +16,6 @@ from benchmarks.side_by_side.machine import describe_run
 from benchmarks.side_by_side.program import RESULTS
 from stages.core.randomness import derive_seed
 from stages.files.idx_files import IdxSet
-from stages.files.torchvision_import import import_torchvision
 from stages.metrics.feature_set import FeatureSet
 
 __all__ = ["main"]
@@ -43,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     settings = {"orders": options.orders, "dims": list(options.dims), "seed": options.seed}
     run = describe_run("python -m benchmarks.sample_size", settings, packages=())
-    found = IdxSet(import_torchvision("datasets").FashionMNIST, options.root, download=False)
+    found = IdxSet("FashionMNIST", options.root, download=False)
     train, test = (_first(found, part, options.images) for part in ("train", "t10k"))
     kinds = {"training images": train, f"the same, blurred (sigma {BLUR:g})": _blurred(train)}
     frechet: dict[int, dict[str, Curve]] = {}

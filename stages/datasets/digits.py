@@ -36,7 +36,7 @@ class Digits(ImageSource):
 
     def blocks(self, rejected: list[Rejected]) -> Iterator[ImageBlock]:
         """One block: the whole set takes 115 kB."""
-        # Not above: it takes a second, and every stage reads the options.
+        # Not above: it takes a second, and every stage loads this module to check the options.
         from sklearn.datasets import load_digits
 
         digits = load_digits()

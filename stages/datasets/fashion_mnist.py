@@ -19,7 +19,6 @@ from stages.datasets.base import (
     images_per_block,
 )
 from stages.files.idx_files import IdxSet, pad
-from stages.files.torchvision_import import import_torchvision
 
 __all__ = ["FashionMnist", "FashionMnistOptions"]
 
@@ -46,23 +45,19 @@ class FashionMnist(ImageSource):
 
     def __init__(self, options: FashionMnistOptions) -> None:
         self.options = options
+        self._files = IdxSet("FashionMNIST", Path(options.root), options.download)
 
     def blocks(self, rejected: list[Rejected]) -> Iterator[ImageBlock]:
         """The training part, then the official test part."""
-        files = IdxSet(_published(), Path(self.options.root), self.options.download)
         count = images_per_block(self.options.image_shape)
         for part, split in (("train", "train"), ("t10k", "test")):
-            for images, labels in files.blocks(part, count):
+            for images, labels in self._files.blocks(part, count):
                 yield ImageBlock(pad(images, self.options.size), labels, split)
 
     def class_names(self) -> list[str]:
         """The ten kinds of clothes."""
-        return list(_published().classes)
+        return self._files.class_names
 
     def provenance(self) -> dict[str, Any]:
         """The published md5s, which every file was compared with."""
-        return {"files": {name: {"md5": md5} for name, md5 in _published().resources}}
-
-
-def _published() -> Any:
-    return import_torchvision("datasets").FashionMNIST
+        return {"files": {name: {"md5": md5} for name, md5 in self._files.md5s.items()}}

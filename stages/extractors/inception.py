@@ -116,7 +116,7 @@ def build_inception(tensors: dict[str, Tensor]) -> nn.Module:
     Raises:
         ParamsError: If torch-fidelity is not installed.
     """
-    # torch-fidelity imports it too, and would not find what a torch without CUDA lacks.
+    # Before torch-fidelity, which imports torchvision by itself.
     import_torchvision()
     try:
         module = importlib.import_module(MODULE)

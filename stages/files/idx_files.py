@@ -18,6 +18,7 @@ from jaxtyping import Int64, UInt8
 
 from stages.core.errors import DataError
 from stages.files.published_files import find_published, published_bytes
+from stages.files.torchvision_import import import_torchvision
 
 __all__ = ["IdxSet", "pad"]
 
@@ -26,15 +27,29 @@ class IdxSet:
     """The four files of a set that torchvision publishes in this format.
 
     Args:
-        published: The set's class in `torchvision.datasets`: file names, md5s, download.
+        name: The set's class in `torchvision.datasets`: file names, md5s, download.
         root: Holds `NAME/raw/*.gz`, as torchvision leaves them, or `*.gz` directly.
         download: Whether missing files may be fetched.
     """
 
-    def __init__(self, published: Any, root: Path, download: bool) -> None:
-        self.published = published
+    def __init__(self, name: str, root: Path, download: bool) -> None:
+        self.name = name
         self.root = root
         self.download = download
+
+    @property
+    def class_names(self) -> list[str]:
+        """As torchvision names them."""
+        return list(self._published.classes)
+
+    @property
+    def md5s(self) -> dict[str, str]:
+        """Of every file, as published."""
+        return dict(self._published.resources)
+
+    @property
+    def _published(self) -> Any:
+        return getattr(import_torchvision("datasets"), self.name)
 
     def blocks(
         self, part: str, count: int
@@ -62,13 +77,13 @@ class IdxSet:
                 yield values.reshape(block, 1, height, width), classes.astype(np.int64)
 
     def _content(self, name: str) -> io.BytesIO:
-        folder = f"{self.published.__name__}/raw"
+        folder = f"{self.name}/raw"
         path = find_published(
             self.root,
             [f"{folder}/{name}", name],
-            (lambda: self.published(self.root, download=True)) if self.download else None,
+            (lambda: self._published(self.root, download=True)) if self.download else None,
         )
-        return io.BytesIO(published_bytes(path, dict(self.published.resources)[name]))
+        return io.BytesIO(published_bytes(path, self.md5s[name]))
 
 
 def _sizes(file: gzip.GzipFile, axes: int) -> tuple[int, ...]:

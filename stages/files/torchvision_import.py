@@ -7,7 +7,7 @@ signatures is enough for all that is written in Python: data sets, transforms an
 Calling the operators (object detection) still fails, and we never do.
 
 Import torchvision through this module only: the declarations must come first. And import it when it
-is needed: it takes seconds, while every stage reads the options of every data set.
+is needed: it takes seconds, and every stage loads the data set's module to check its options.
 """
 
 import importlib
