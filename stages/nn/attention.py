@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stages.nn.rotary import Rotations, rotated
+from stages.nn.softmax_attention import attend
 from stages.nn.transformer_options import CausalTransformerOptions
 
 __all__ = ["READ_AT_ONCE", "ExactPast", "KeyValueCache", "OneToken", "Past", "SelfAttention"]
@@ -109,9 +110,7 @@ class SelfAttention(nn.Module):
         """Attend over a whole sequence."""
         queries, keys, values = self._queries_keys_values(inputs, rotations)
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(
-            queries, keys, values, dropout_p=dropout, is_causal=True
-        )
+        mixed = attend(queries, keys, values, causal=True, dropout=dropout)
         return self.project_out(mixed.transpose(1, 2).flatten(2))
 
     def step(

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stages.nn.convolution import LINEAR, start_weights
+from stages.nn.softmax_attention import attend
 
 __all__ = ["BidirectionalTransformer"]
 
@@ -81,10 +82,11 @@ class _Attention(nn.Module):
         queries, keys, values = projected.permute(2, 0, 3, 1, 4)
         head = queries.shape[-1:]
         # Under autocast the gains would lift queries and keys above the precision of the values.
-        mixed = F.scaled_dot_product_attention(
+        mixed = attend(
             F.rms_norm(queries, head, self.query_gain).to(values.dtype),
             F.rms_norm(keys, head, self.key_gain).to(values.dtype),
             values,
+            causal=False,
         )
         return self.project_out(mixed.transpose(1, 2).flatten(2))
 
