@@ -145,12 +145,17 @@ def _sampling_suits_the_latents(params: Params) -> None:
     params.sampling.check_latents(_latent_spec(params).kind)
 
 
-def _steps_to_compile_are_there(params: Params) -> None:
-    if params.sampling.compile and not isinstance(params.prior, CausalTransformerOptions):
-        raise ValueError(
-            "sampling.compile: compiles the steps of transformers that draw token by token; must "
-            f"be false with prior.kind {params.prior.kind!r}"
-        )
+def _steps_to_hasten_are_there(params: Params) -> None:
+    sampling = params.sampling
+    for name, asked, neutral in (
+        ("compile", sampling.compile, "false"),
+        ("precision", sampling.precision == "bfloat16", "auto or float32"),
+    ):
+        if asked and not isinstance(params.prior, CausalTransformerOptions):
+            raise ValueError(
+                f"sampling.{name}: is of the steps of transformers that draw token by token; must "
+                f"be {neutral} with prior.kind {params.prior.kind!r}"
+            )
 
 
 def _adaptive_weights_need_a_graph(params: Params) -> None:
@@ -190,7 +195,7 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _guidance_has_what_it_needs,
     _orders_become_raster_in_time,
     _sampling_suits_the_latents,
-    _steps_to_compile_are_there,
+    _steps_to_hasten_are_there,
     _likelihood_suits_the_images,
     _weights_need_a_density,
     _adaptive_weights_need_a_graph,

@@ -60,6 +60,7 @@ SAMPLING = {
     "rejection_tries": 1,
     "rejection_threshold": 1.0,
     "compile": False,
+    "precision": "float32",
 }
 
 

@@ -1,5 +1,7 @@
 """Whole images of codes from one class each, at temperature 1, without truncation or guidance.
 
+Everyone's weights and cache are in the precision this machine is fastest at.
+
 The ceiling does what no sampler can do without: every matrix product of a step, and reading the
 keys and values of half the tokens (their mean number) once. Choosing codes, norms, rotations and
 the calls themselves cost it nothing.
@@ -10,10 +12,12 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from benchmarks.side_by_side.ceiling import fastest_precision
 from benchmarks.side_by_side.contest import Contender, Contest
 from benchmarks.side_by_side.language_models import llama_sampler, x_transformer_sampler
 from benchmarks.side_by_side.peers import peer
 from benchmarks.side_by_side.prior_model import PriorSize, make_prior, matrix_weights
+from stages.core.devices import Precision
 from stages.heads.base import SamplerSettings
 
 __all__ = ["sampling_contest"]
@@ -31,10 +35,12 @@ def sampling_contest(size: PriorSize, batch: int, seed: int, *, compile: bool) -
         compile: Whether ours is compiled; as it stands it then is one of the others.
     """
     amount = batch * size.tokens
-    plain = our_sampler(size, batch, seed, SamplerSettings())
+    precision: Precision = "bfloat16" if fastest_precision() == torch.bfloat16 else "float32"
+    plain = our_sampler(size, batch, seed, SamplerSettings(precision=precision))
     ours = [Contender("ours", "ours", plain, amount)]
     if compile:
-        compiled = our_sampler(size, batch, seed, SamplerSettings(compile=True))
+        settings = SamplerSettings(precision=precision, compile=True)
+        compiled = our_sampler(size, batch, seed, settings)
         ours = [
             Contender("ours, compiled", "ours", compiled, amount),
             Contender("ours, not compiled", "peer", plain, amount),
@@ -85,9 +91,12 @@ def our_sampler(
 
 
 def _products_and_reads(size: PriorSize, batch: int, seed: int) -> Callable[[], object]:
-    weights = matrix_weights(make_prior(size, seed))
-    inputs = {weight.shape[1]: torch.randn(batch, weight.shape[1]) for weight in weights}
-    cache = torch.randn(size.layers, 2, batch, max(1, size.tokens // 2), size.width)
+    precision = fastest_precision()
+    weights = [weight.to(precision) for weight in matrix_weights(make_prior(size, seed))]
+    inputs = {
+        weight.shape[1]: torch.randn(batch, weight.shape[1]).to(precision) for weight in weights
+    }
+    cache = torch.randn(size.layers, 2, batch, max(1, size.tokens // 2), size.width).to(precision)
 
     @torch.inference_mode()
     def run() -> None:

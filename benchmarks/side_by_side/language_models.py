@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from benchmarks.side_by_side.ceiling import fastest_precision
 from benchmarks.side_by_side.prior_model import CODES, HEADS, PriorSize
 
 __all__ = ["llama", "llama_loss", "llama_sampler", "x_transformer", "x_transformer_sampler"]
@@ -37,7 +38,7 @@ def llama_loss(model: nn.Module, codes: Tensor) -> Tensor:
 
 def llama_sampler(size: PriorSize, batch: int) -> Callable[[], object]:
     """`generate` with a static cache: from one token on, no truncation, temperature 1."""
-    model = llama(size).eval()
+    model = llama(size).eval().to(fastest_precision())
     first = torch.zeros(batch, 1, dtype=torch.int64)
 
     def run(tokens: int = size.tokens) -> object:
@@ -85,7 +86,7 @@ def x_transformer(size: PriorSize) -> nn.Module:
 
 def x_transformer_sampler(size: PriorSize, batch: int) -> Callable[[], object]:
     """`generate` with its cache: from one token on, no truncation, temperature 1."""
-    model = x_transformer(size).eval()
+    model = x_transformer(size).eval().to(fastest_precision())
     first = torch.zeros(batch, 1, dtype=torch.int64)
 
     @torch.inference_mode()

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -68,10 +69,14 @@ class _PaddedPast(Past):
     def attend(self, queries: OneToken, keys: OneToken, values: OneToken) -> OneToken:
         """See `stages.nn.attention.Past`.
 
-        As plain sums: compiled, they take less time than a call of the fused attention.
+        In float32 as plain sums: compiled, they take less time than a call of the fused attention,
+        which in bfloat16 is ten times as fast as they.
         """
         self.keys.index_copy_(2, self.now, keys)
         self.values.index_copy_(2, self.now, values)
+        if queries.dtype == torch.bfloat16:
+            seen = (self.places <= self.now)[None]
+            return F.scaled_dot_product_attention(queries, self.keys, self.values, attn_mask=seen)
         logits = (queries * self.keys).sum(dim=-1) * queries.shape[-1] ** -0.5
         weights = logits.masked_fill(self.places > self.now, -torch.inf).softmax(dim=-1)
         return (weights.unsqueeze(-1) * self.values).sum(dim=2, keepdim=True)

@@ -15,10 +15,12 @@ the inputs, of the attention weights, and of what either layer of a block adds: 
 import math
 from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from stages.core.devices import autocast
 from stages.nn.attention import READ_AT_ONCE, ExactPast, KeyValueCache, Past, SelfAttention
 from stages.nn.rotary import Rotations
 from stages.nn.transformer_options import CausalTransformerOptions
@@ -83,6 +85,8 @@ class Transformer(nn.Module):
     Attributes:
         stepper: Takes steps in place of `through_blocks`; None: nobody does. Set for a while by
             stages/nn/compiled_step.py.
+        step_precision: Of the products and the cache of steps. Set for a while by
+            stages/nn/step_precision.py.
 
     Args:
         layers: Blocks.
@@ -93,6 +97,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.num_heads = options.num_heads
         self.stepper: Stepper | None = None
+        self.step_precision = torch.float32
         self.token_dropout = nn.Dropout(options.token_dropout)
         self.blocks = nn.ModuleList(Block(options) for _ in range(layers))
         self.norm = nn.RMSNorm(options.width)
@@ -122,7 +127,8 @@ class Transformer(nn.Module):
         # One more than is ever read: what is now a part, now the whole, would be compiled twice.
         room = -(-tokens // READ_AT_ONCE) * READ_AT_ONCE + 1
         shape = (len(self.blocks), batch, self.num_heads, room, width // self.num_heads)
-        return KeyValueCache(inputs.new_zeros(shape), inputs.new_zeros(shape))
+        keys, values = (inputs.new_zeros(shape, dtype=self.step_precision) for _ in range(2))
+        return KeyValueCache(keys, values)
 
     def step(
         self,
@@ -138,11 +144,12 @@ class Transformer(nn.Module):
             rotations: Of the whole sequence, as for `forward`.
         """
         here = None if rotations is None else rotations.at(cache.length)
-        if self.stepper is None:
-            pasts = [ExactPast(cache, layer) for layer in range(len(self.blocks))]
-            hidden = self.through_blocks(inputs, pasts, here)
-        else:
-            hidden = self.stepper(self, inputs, cache, here)
+        with autocast(self.step_precision, inputs.device):
+            if self.stepper is None:
+                pasts = [ExactPast(cache, layer) for layer in range(len(self.blocks))]
+                hidden = self.through_blocks(inputs, pasts, here)
+            else:
+                hidden = self.stepper(self, inputs, cache, here)
         cache.length += 1
         return hidden
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stages.bottlenecks.base import LatentKind
+from stages.core.devices import Precision
 from stages.core.errors import ParamsError
 from stages.core.sections import Section
 from stages.heads.base import GuidanceSchedule, SamplerSettings
@@ -58,6 +59,9 @@ class SamplingOptions(Section):
     compile: bool
     """torch.compile the prior's step: pays for large jobs only. Images differ by rounding, so now
     and then by a code."""
+    precision: Precision
+    """Of the products of the prior's step, and of the keys and values it keeps: auto (bf16 where
+    the device is fast at it), or by name. Images differ by rounding."""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "SamplingOptions":
@@ -99,6 +103,7 @@ class SamplingOptions(Section):
             guidance_power=self.guidance_power,
             guidance_interval=self.guidance_interval,
             compile=self.compile,
+            precision=self.precision,
         )
 
     @property

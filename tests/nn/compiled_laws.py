@@ -11,6 +11,7 @@ from stages.heads.categorical import CategoricalOptions
 from stages.nn.attention import READ_AT_ONCE
 from stages.nn.compiled_step import compiled_steps
 from stages.nn.positions import RotaryPositions
+from stages.nn.step_precision import with_steps_in
 from stages.nn.transformer import Transformer
 from stages.nn.transformer_options import CausalTransformerOptions
 from stages.priors.base import KnownLatents
@@ -56,6 +57,26 @@ def steps_equal_those_that_are_not_compiled_and_the_full_forward():
             torch.testing.assert_close(compiled, transformer(inputs, turns), rtol=1e-4, atol=1e-5)
 
 
+def steps_in_bfloat16_equal_those_that_are_not_compiled():
+    transformer = with_steps_in(torch.bfloat16, make_transformer())
+    inputs = torch.randn(3, READ_AT_ONCE + 5, WIDTH)
+    compiled = stepped(transformer, inputs, None, compiled=True)
+    plain = stepped(transformer, inputs, None, compiled=False)
+    torch.testing.assert_close(compiled, plain, rtol=5e-2, atol=5e-2)
+
+
+def one_compilation_does_for_all_copies_of_a_prior():
+    """Every walk is that of a new copy."""
+    head = CategoricalOptions(kind="categorical", tied=False)
+    options = TransformerOptions(**TRANSFORMER)
+    prior = louder(TransformerPrior(options, head, LatentSpec("codes", 2, 3, CODES), CLASSES))
+    graphs = torch._dynamo.utils.counters["stats"]
+    labels, uniforms = torch.tensor([0, 2]), torch.rand(2, *prior.noise_shape)
+    for _ in range(3):
+        prior.sample(labels, uniforms, SamplerSettings(compile=True))
+    assert graphs["unique_graphs"] == 1, graphs
+
+
 def one_compilation_does_for_all_positions():
     transformer = make_transformer()
     graphs = torch._dynamo.utils.counters["stats"]
@@ -90,6 +111,8 @@ LAWS = {
     law.__name__: law
     for law in (
         steps_equal_those_that_are_not_compiled_and_the_full_forward,
+        steps_in_bfloat16_equal_those_that_are_not_compiled,
+        one_compilation_does_for_all_copies_of_a_prior,
         one_compilation_does_for_all_positions,
         probabilities_are_those_of_the_full_forward_guided_or_not,
     )

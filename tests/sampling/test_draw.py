@@ -35,6 +35,7 @@ OPTIONS = {
     "rejection_tries": 1,
     "rejection_threshold": 1.0,
     "compile": False,
+    "precision": "float32",
 }
 CPU = torch.device("cpu")
 

@@ -16,7 +16,7 @@ def section(project):
 
 def test_params_as_they_stand_ask_for_the_model_itself(section):
     options = validate(SamplingOptions, section, source="params.yaml")
-    assert options.settings == SamplerSettings() and not options.rejects
+    assert options.settings == SamplerSettings(precision="auto") and not options.rejects
 
 
 def test_every_setting_reaches_the_prior(section):
@@ -31,6 +31,7 @@ def test_every_setting_reaches_the_prior(section):
         "guidance_power": 2.5,
         "guidance_interval": [0.1, 0.6],
         "compile": True,
+        "precision": "bfloat16",
     }
     options = validate(SamplingOptions, section | changes, source="params.yaml")
     assert vars(options.settings) == changes | {"guidance_interval": (0.1, 0.6)}
@@ -56,15 +57,16 @@ def test_contradictions_are_refused(section, changes, message):
     assert len(str(refusal.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(("name", "value"), [("compile", True), ("precision", "bfloat16")])
 @pytest.mark.parametrize(("preset", "refused"), [("digits_masked", True), ("fashion_vq", False)])
-def test_steps_are_compiled_where_a_transformer_takes_them(project, preset, refused):
+def test_steps_are_hastened_where_a_transformer_takes_them(project, preset, refused, name, value):
     chosen = read_yaml(project / f"pipelines/presets/{preset}.yaml")
     raw = read_yaml(project / "params.yaml") | chosen
-    raw["sampling"]["compile"] = True
+    raw["sampling"][name] = value
     if not refused:
-        assert check(raw, source="p").sampling.settings.compile
+        assert getattr(check(raw, source="p").sampling.settings, name) == value
         return
-    with pytest.raises(ParamsError, match=r"sampling\.compile: .* prior\.kind 'masked'"):
+    with pytest.raises(ParamsError, match=rf"sampling\.{name}: .* prior\.kind 'masked'"):
         check(raw, source="p")
 
 
