@@ -10,6 +10,7 @@ import torch
 from benchmarks.side_by_side.contest import Contest, measure
 from benchmarks.side_by_side.machine import describe_run
 from benchmarks.side_by_side.report import markdown, write_report
+from stages.core.allocation import keep_freed_memory
 
 __all__ = ["RESULTS", "arguments_of", "run_contests", "settings_of"]
 
@@ -51,6 +52,8 @@ def run_contests(
         contests: Makes them, one after another: their tensors need not fit beside each other.
         warm_up: Whether all do the work once for nothing; not where they have warmed up already.
     """
+    # As the training loop does; peers have it too.
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     clock = options.clock or ("processor" if options.threads == 1 else "wall")

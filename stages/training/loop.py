@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from stages.core.allocation import keep_freed_memory
 from stages.core.devices import resolve_precision
 from stages.core.errors import DivergenceError
 from stages.core.progress import progress
@@ -94,6 +95,7 @@ def fit(
         DivergenceError: If loss or gradient is not finite, naming step and last checkpoint.
         Interrupted: After a checkpoint, if the run was asked to stop, in whichever process.
     """
+    keep_freed_memory()
     return _Training(task, options, run, seed, device, strategy).run_to_end()
 
 
