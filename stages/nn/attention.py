@@ -96,12 +96,11 @@ class SelfAttention(nn.Module):
         compared, values = projected.split((2, 1), dim=2)
         values = values.squeeze(2).transpose(1, 2)
         if self.gain is not None:
-            compared = F.rms_norm(compared, (self.head_dim,)) * self.gain
-        # Under autocast the gain would lift queries and keys above the precision of the values.
-        compared = compared.to(values.dtype)
+            compared = F.rms_norm(compared.float(), (self.head_dim,)) * self.gain
         if rotations is not None:
             compared = rotated(compared, rotations)
-        queries, keys = compared.permute(2, 0, 3, 1, 4)
+        # Under autocast norms, gains and turns are in float32, and rounded here, once.
+        queries, keys = compared.to(values.dtype).permute(2, 0, 3, 1, 4)
         return queries, keys, values
 
     def forward(

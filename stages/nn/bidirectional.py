@@ -81,10 +81,10 @@ class _Attention(nn.Module):
         projected = self.project_in(inputs).unflatten(2, (3, self.num_heads, -1))
         queries, keys, values = projected.permute(2, 0, 3, 1, 4)
         head = queries.shape[-1:]
-        # Under autocast the gains would lift queries and keys above the precision of the values.
+        # Under autocast norms and gains are in float32, and rounded once.
         mixed = attend(
-            F.rms_norm(queries, head, self.query_gain).to(values.dtype),
-            F.rms_norm(keys, head, self.key_gain).to(values.dtype),
+            F.rms_norm(queries.float(), head, self.query_gain).to(values.dtype),
+            F.rms_norm(keys.float(), head, self.key_gain).to(values.dtype),
             values,
             causal=False,
         )
