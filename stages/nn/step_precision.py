@@ -26,12 +26,15 @@ Module = TypeVar("Module", bound=nn.Module)
 def with_steps_in(precision: torch.dtype, module: Module) -> Module:
     """A copy whose transformers take steps in a precision; all other tensors are the module's own.
 
-    A copy and no switch: those who serve draw from one module in several threads.
+    A copy and no switch: those who serve draw from one module in several threads. A module that has
+    no transformer is given back as it is.
 
     Args:
         precision: float32 or bfloat16.
         module: With weights in float32.
     """
+    if not any(isinstance(part, Transformer) for part in module.modules()):
+        return module
     tensors = itertools.chain(module.parameters(), module.buffers())
     twin = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
     for transformer in (part for part in twin.modules() if isinstance(part, Transformer)):

@@ -62,6 +62,11 @@ def test_a_copy_has_all_other_tensors_in_common_and_the_module_keeps_its_own():
         assert torch.equal(tensor, before[name])
 
 
+def test_without_a_transformer_there_is_nothing_to_copy():
+    module = torch.nn.Linear(2, 2)
+    assert with_steps_in(torch.bfloat16, module) is module
+
+
 def test_probabilities_are_near_those_of_the_full_forward():
     """With every cell given, a walk weighs the cells as `log_prob` does."""
     prior = make_prior()
