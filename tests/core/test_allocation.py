@@ -14,9 +14,9 @@ from stages.core.allocation import keep_freed_memory
 def page_faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def step():
-    held = [torch.ones(1 << 20) for _ in range(16)]
-step()
-step()
+    held = [torch.ones(1 << 24) for _ in range(2)]
+for _ in range(20):
+    step()
 start = page_faults()
 for _ in range(10):
     step()
@@ -34,7 +34,6 @@ def page_faults(project, before):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked")
 def test_a_step_takes_the_memory_that_the_last_one_freed(project):
-    ten_blocks = 10 * (1 << 22) // 4096
-    assert page_faults(project, "") > ten_blocks
-    # The heap may still grow by a block or two, where the blocks come to lie otherwise.
-    assert page_faults(project, "keep_freed_memory()") < ten_blocks / 2
+    # Blocks of 64 MB are maps of their own wherever nobody asks: glibc's own limit grows to 32.
+    # Before, the heap grows for some steps, until freed blocks fit whatever their alignment.
+    assert 4 * page_faults(project, "keep_freed_memory()") < page_faults(project, "")
