@@ -85,8 +85,8 @@ class Transformer(nn.Module):
     Attributes:
         stepper: Takes steps in place of `through_blocks`; None: nobody does. Set for a while by
             stages/nn/compiled_step.py.
-        step_precision: Of the products and the cache of steps. Set for a while by
-            stages/nn/step_precision.py.
+        step_precision: Of the products and the cache of steps; not float32 in copies that
+            stages/nn/step_precision.py makes.
 
     Args:
         layers: Blocks.

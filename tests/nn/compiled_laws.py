@@ -17,19 +17,13 @@ from stages.nn.transformer_options import CausalTransformerOptions
 from stages.priors.base import KnownLatents
 from stages.priors.depth_transformer import DepthTransformerOptions, DepthTransformerPrior
 from stages.priors.transformer import TransformerOptions, TransformerPrior
+from tests.nn.loud_weights import louder
 from tests.priors.sections import BLOCKS, TRANSFORMER
 
 __all__ = ["LAWS", "make_transformer"]
 
 WIDTH, HEADS = 16, 2
 CODES, CLASSES = 7, 3
-
-
-def louder(module):
-    """Weights as large as trained ones: at the start every branch is almost silent."""
-    for parameter in module.parameters():
-        parameter.data.add_(0.3 * torch.randn_like(parameter))
-    return module.eval()
 
 
 def make_transformer():

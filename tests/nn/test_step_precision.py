@@ -12,17 +12,11 @@ from stages.nn.transformer import Transformer
 from stages.nn.transformer_options import CausalTransformerOptions
 from stages.priors.base import KnownLatents
 from stages.priors.transformer import TransformerOptions, TransformerPrior
+from tests.nn.loud_weights import louder
 from tests.priors.sections import BLOCKS, TRANSFORMER
 
 CODES, CLASSES = 7, 3
 BFLOAT16 = SamplerSettings(precision="bfloat16")
-
-
-def louder(module):
-    """Weights as large as trained ones: at the start every branch is almost silent."""
-    for parameter in module.parameters():
-        parameter.data.add_(0.3 * torch.randn_like(parameter))
-    return module.eval()
 
 
 def make_prior():

@@ -5,6 +5,7 @@ import torch
 
 from stages.nn.transformer import Transformer
 from stages.nn.transformer_options import CausalTransformerOptions
+from tests.nn.loud_weights import louder
 from tests.priors.sections import BLOCKS
 
 BATCH, TOKENS, WIDTH = 2, 7, 12
@@ -17,11 +18,7 @@ def options(**changes):
 @pytest.fixture
 def transformer():
     torch.manual_seed(0)
-    network = Transformer(3, options(width=WIDTH, num_heads=4, token_dropout=0.3))
-    for parameter in network.parameters():
-        # Weights as large as trained ones: at the start every branch is almost silent.
-        parameter.data.add_(0.3 * torch.randn_like(parameter))
-    return network.eval()
+    return louder(Transformer(3, options(width=WIDTH, num_heads=4, token_dropout=0.3)))
 
 
 def test_hidden_states_do_not_depend_on_later_inputs(transformer):
