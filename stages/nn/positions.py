@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stages.nn.code_grids import GridShapes, place_embeddings
-from stages.nn.rotary import Rotations
+from stages.nn.rotary import Rotations, Turns
 from stages.nn.transformer import INITIAL_STD
 
 __all__ = ["LearnedPositions", "Order", "Positions", "RotaryPositions"]
@@ -81,16 +81,22 @@ class RotaryPositions(Positions):
         head_dim: Of queries and keys; a multiple of 4.
     """
 
-    places: Float[Tensor, "tokens 2"]
+    cosines: Turns
+    sines: Turns
     part_of: Int[Tensor, " tokens"]
 
     def __init__(self, parts: GridShapes, width: int, head_dim: int) -> None:
         super().__init__()
         assert head_dim % 4 == 0, "options ask for it"
-        self.head_dim = head_dim
         self.part = _parameter(len(parts), width) if len(parts) > 1 else None
         sizes = torch.tensor([rows * columns for rows, columns in parts])
-        self.register_buffer("places", _places(parts), persistent=False)
+        predicted = _places(parts).unsqueeze(0)
+        read = torch.cat([torch.zeros_like(predicted[:, :1]), predicted[:, :-1]], dim=1)
+        raster = Rotations.of(predicted, read, head_dim)
+        # Kept and not made when asked for: a compiler would put cosines into the loops of every
+        # layer, forward and backward, which took a third of a training step of 256 tokens.
+        self.register_buffer("cosines", raster.cosines, persistent=False)
+        self.register_buffer("sines", raster.sines, persistent=False)
         self.register_buffer(
             "part_of", torch.repeat_interleave(torch.arange(len(parts)), sizes), persistent=False
         )
@@ -98,14 +104,14 @@ class RotaryPositions(Positions):
     def told(self, order: Order | None) -> Told:
         """Which grid the cell to be predicted is of; zeros where there is one."""
         if self.part is None:
-            return self.places.new_zeros(1, 1, 1).expand(1, len(self.places), 1)
+            return self.cosines.new_zeros(1, 1, 1).expand(1, len(self.part_of), 1)
         return _in_order(self.part[self.part_of], order)
 
     def rotations(self, order: Order | None) -> Rotations:
         """Queries by the cell to be predicted, keys by the one just read."""
-        predicted = _in_order(self.places, order)
-        read = torch.cat([torch.zeros_like(predicted[:, :1]), predicted[:, :-1]], dim=1)
-        return Rotations.of(predicted, read, self.head_dim)
+        if order is None:
+            return Rotations(self.cosines, self.sines)
+        return Rotations(*(_turns_in_order(turns, order) for turns in (self.cosines, self.sines)))
 
 
 class _PlaceTable(nn.Module):
@@ -134,6 +140,13 @@ def _in_order(
     by_token: Float[Tensor, "tokens numbers"], order: Order | None
 ) -> Float[Tensor, "_ tokens numbers"]:
     return by_token.unsqueeze(0) if order is None else by_token[order]
+
+
+def _turns_in_order(raster: Turns, order: Order) -> Turns:
+    predicted = raster[0, order, :1]
+    origin = raster[:, :1, 1:].expand(len(order), -1, -1, -1, -1)
+    read = torch.cat([origin, predicted[:, :-1]], dim=1)
+    return torch.cat([predicted, read], dim=2)
 
 
 def _places(parts: GridShapes) -> Float[Tensor, "tokens 2"]:

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Rotations", "rotated"]
+__all__ = ["Rotations", "Turns", "rotated"]
 
 _BASE = 10000.0
 """Longest wave over the shortest; that of RoFormer and LlamaGen."""

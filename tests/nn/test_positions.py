@@ -28,7 +28,7 @@ def test_learned_places_follow_their_tokens(parts, any_order):
 
 def test_rotary_places_count_from_one_and_keys_are_one_behind():
     positions = RotaryPositions(GRID, WIDTH, HEAD_DIM)
-    assert positions.places.tolist() == [[r, c] for r in (1, 2) for c in (1, 2, 3)]
+    assert_queries_turned_by(positions, [[r, c] for r in (1, 2) for c in (1, 2, 3)])
     assert not list(positions.parameters()) and not positions.told(None).any()
     order = torch.stack([torch.arange(6), torch.randperm(6)])
     in_order, raster = positions.rotations(order), positions.rotations(None)
@@ -44,10 +44,17 @@ def test_rotary_places_count_from_one_and_keys_are_one_behind():
 
 def test_rotary_places_of_a_coarse_grid_are_the_centres_of_its_cells():
     positions = RotaryPositions(LEVELS, WIDTH, HEAD_DIM)
-    assert positions.places[:2].tolist() == [[1.5, 1.5], [1.5, 3.5]]
-    assert positions.places[2:4].tolist() == [[1.0, 1.0], [1.0, 2.0]]
+    assert_queries_turned_by(positions, [[1.5, 1.5], [1.5, 3.5], [1.0, 1.0], [1.0, 2.0]])
     told = positions.told(None)[0]
     assert torch.equal(told[0], told[1]) and not torch.equal(told[1], told[2])
+
+
+def assert_queries_turned_by(positions, places):
+    """The first rows of a raster have these places: the fastest pairs turn by one a cell."""
+    rotations = positions.rotations(None)
+    for turns, function in ((rotations.cosines, torch.cos), (rotations.sines, torch.sin)):
+        fastest = turns[0, : len(places), 0, 0, :: HEAD_DIM // 4]
+        torch.testing.assert_close(fastest, function(torch.tensor(places, dtype=torch.float32)))
 
 
 def test_the_share_of_random_orders_falls_in_a_line():
