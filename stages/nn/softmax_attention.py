@@ -54,10 +54,15 @@ def _whole_matrices_are_faster(queries: PerHead) -> bool:
 def _by_whole_matrices(
     queries: PerHead, keys: PerHead, values: PerHead, causal: bool, dropout: float
 ) -> PerHead:
+    heads = queries.shape[:2]
     # Scaled before the product: as many numbers as queries have, not as S has.
-    logits = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(2, 3)
+    scaled = (queries * queries.shape[-1] ** -0.5).flatten(0, 1)
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)
     if causal:
-        tokens = queries.shape[2]
-        future = logits.new_full((tokens, tokens), -torch.inf).triu(1)
-        logits = logits + future
-    return F.dropout(logits.softmax(dim=-1), dropout) @ values
+        # Added by the product, not behind it, so that the softmax's passes over S are all there are.
+        tokens = scaled.shape[1]
+        future = scaled.new_full((tokens, tokens), -torch.inf).triu(1)
+        logits = torch.baddbmm(future.expand(len(scaled), -1, -1), scaled, keys.mT)
+    else:
+        logits = scaled @ keys.mT
+    return (F.dropout(logits.softmax(dim=-1), dropout) @ values).unflatten(0, heads)
