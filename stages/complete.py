@@ -81,8 +81,9 @@ def _run(options: argparse.Namespace) -> None:
     image = trained.first.image
     mask = read_mask(options.mask, image.height, image.width)
     require_known_cell(mask, trained, f"--mask: {options.mask}")
+    sampling = params.sampling
     completer = Completer(
-        trained.second.prior, params.sampling.settings, options.candidates, params.sampling.seed
+        trained.walker(sampling), sampling.settings, options.candidates, sampling.seed
     )
     rows = []
     for given in _images(options, trained):

@@ -19,9 +19,9 @@ from benchmarks.quantizer.contest import our_step as quantizer_step
 from benchmarks.reading.contest import mapped_split
 from benchmarks.sampling.contest import our_sampler
 from benchmarks.side_by_side.prior_model import CODES, PriorSize, make_prior, matrix_weights
-from stages.heads.base import SamplerSettings
 from stages.metrics.feature_set import FeatureSet
 from stages.metrics.frechet import gaussian_distance
+from stages.nn.stepping import StepSettings
 
 __all__ = ["cores"]
 
@@ -191,7 +191,7 @@ def _sampling_by_tokens(seed: int, scale: int) -> Core:
     weights = _weights(_LAYERS, width)
 
     def make(tokens: int) -> Work:
-        return our_sampler(PriorSize(_LAYERS, width, tokens), batch, seed, SamplerSettings())
+        return our_sampler(PriorSize(_LAYERS, width, tokens), batch, seed, StepSettings())
 
     return Core(
         "sample",
@@ -211,7 +211,7 @@ def _sampling_by_images(seed: int, scale: int) -> Core:
         f"{size.tokens} tokens, {_LAYERS} layers of {size.width}",
         "images in a batch",
         _sizes(4, 8, 16, 32, 64, scale=scale),
-        lambda images: our_sampler(size, images, seed, SamplerSettings()),
+        lambda images: our_sampler(size, images, seed, StepSettings()),
         lambda images: images,
         lambda images: images,
     )

@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
-from stages.core.devices import Precision
 from stages.core.errors import ParamsError
 from stages.core.sections import MemberOptions
 from stages.nn.inverse_cdf import index_from_uniform
@@ -66,10 +65,6 @@ class SamplerSettings:
     """Exponent of the place in the sequence, before the schedule is applied."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Places in the sequence between which tokens are guided."""
-    compile: bool = False
-    """Whether steps of transformers are compiled: other roundings, the same distribution."""
-    precision: Precision = "float32"
-    """Of the products of such steps, and of what they keep of the tokens before."""
 
     def at(self, token: int, tokens: int) -> "SamplerSettings":
         """The settings of one token: numbers only, for heads.

@@ -12,21 +12,20 @@ are drawn (`sampling.compile`).
 """
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from stages.core.errors import ParamsError
 from stages.nn.attention import READ_AT_ONCE, KeyValueCache, OneToken, Past
 from stages.nn.rotary import Rotations
-from stages.nn.transformer import Transformer
+from stages.nn.transformer import Stepper, Transformer
 
-__all__ = ["compiled_steps"]
+__all__ = ["compiled_stepper"]
 
 _MOST_SIZES = 32
 """Sizes of batches, over all transformers of a process: guided and not, whole and last ones."""
@@ -34,26 +33,14 @@ _MOST_SIZES = 32
 Layer = Float[Tensor, "batch heads seen head_dim"]
 
 
-@contextmanager
-def compiled_steps(module: nn.Module) -> Iterator[None]:
-    """Let all transformers of a module take compiled steps meanwhile.
+def compiled_stepper() -> Stepper:
+    """What takes the steps of a transformer by compiled calls.
 
     Raises:
         ParamsError: If there is no compiler.
     """
-    transformers = [part for part in module.modules() if isinstance(part, Transformer)]
-    if not transformers:
-        yield
-        return
     _require_compiler()
-    for transformer in transformers:
-        transformer.stepper = _take_step
-    try:
-        with torch._dynamo.config.patch(recompile_limit=_MOST_SIZES):
-            yield
-    finally:
-        for transformer in transformers:
-            transformer.stepper = None
+    return _take_step
 
 
 @dataclass(frozen=True)
@@ -110,7 +97,8 @@ def _take_step(
     for varying, axis in ((places, 0), *((layer, 2) for layer in (*keys, *values))):
         torch._dynamo.mark_dynamic(varying, axis)
     now = places[cache.length : cache.length + 1]
-    return _compiled_step()(transformer, inputs, keys, values, now, places, rotations)
+    with torch._dynamo.config.patch(recompile_limit=_MOST_SIZES):
+        return _compiled_step()(transformer, inputs, keys, values, now, places, rotations)
 
 
 def _require_compiler() -> None:

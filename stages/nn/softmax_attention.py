@@ -59,7 +59,7 @@ def _by_whole_matrices(
     scaled = (queries * queries.shape[-1] ** -0.5).flatten(0, 1)
     keys, values = keys.flatten(0, 1), values.flatten(0, 1)
     if causal:
-        # Added by the product, not behind it, so that the softmax's passes over S are all there are.
+        # Added by the product, not behind it: S is then passed over by the softmax alone.
         tokens = scaled.shape[1]
         future = scaled.new_full((tokens, tokens), -torch.inf).triu(1)
         logits = torch.baddbmm(future.expand(len(scaled), -1, -1), scaled, keys.mT)

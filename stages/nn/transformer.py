@@ -25,7 +25,7 @@ from stages.nn.attention import READ_AT_ONCE, ExactPast, KeyValueCache, Past, Se
 from stages.nn.rotary import Rotations
 from stages.nn.transformer_options import CausalTransformerOptions
 
-__all__ = ["INITIAL_STD", "GatedFeedForward", "Transformer"]
+__all__ = ["INITIAL_STD", "GatedFeedForward", "Stepper", "Transformer"]
 
 INITIAL_STD = 0.02
 """Standard deviation of new weights (GPT-2)."""
@@ -83,10 +83,9 @@ class Transformer(nn.Module):
     """A stack of causal blocks with a final norm.
 
     Attributes:
-        stepper: Takes steps in place of `through_blocks`; None: nobody does. Set for a while by
-            stages/nn/compiled_step.py.
-        step_precision: Of the products and the cache of steps; not float32 in copies that
-            stages/nn/step_precision.py makes.
+        stepper: Takes steps in place of `through_blocks`; None: nobody does.
+        step_precision: Of the products and the cache of steps. Both are set in copies only, by
+            stages/nn/stepping.py.
 
     Args:
         layers: Blocks.

@@ -60,7 +60,7 @@ def _completed(
     trained, image = line.trained, line.first.image
     mask = NAMED[known](image.height, image.width)
     require_known_cell(mask, trained, _KNOWN[known])
-    completer = Completer(trained.second.prior, line.options.settings, candidates, seed)
+    completer = Completer(trained.walker(line.options), line.options.settings, candidates, seed)
     given = Given(chosen.name, 0, chosen.pixels, label)
     found = completed(trained, completer, given, mask, _COUNT)
     row = row_of(trained, given, mask, found)

@@ -7,7 +7,6 @@ channels, grid_height, grid_width). Log-probabilities are nats per image, of the
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +15,6 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
-from stages.core.devices import resolve_precision
 from stages.core.errors import ParamsError
 from stages.core.sections import MemberOptions
 from stages.core.shapes import Labels, Nats
@@ -29,9 +27,7 @@ from stages.heads.base import (
     TokenDraw,
 )
 from stages.nn.class_labels import rows_of_pass
-from stages.nn.compiled_step import compiled_steps
 from stages.nn.schedules import Step
-from stages.nn.step_precision import with_steps_in
 
 __all__ = [
     "AutoregressivePrior",
@@ -305,13 +301,7 @@ class AutoregressivePrior(Prior):
         classes = rows_of_pass(
             labels, self.num_classes, self.label_dropout, draw.settings.guidance, uniforms
         )
-        precision = resolve_precision(draw.settings.precision, uniforms.device)
-        if precision == torch.float32 and not draw.settings.compile:
-            return self.walk(classes, uniforms, draw)
-        # In a copy: others may be drawing from this prior meanwhile.
-        walker = with_steps_in(precision, self)
-        with compiled_steps(walker) if draw.settings.compile else nullcontext():
-            return walker.walk(classes, uniforms, draw)
+        return self.walk(classes, uniforms, draw)
 
     def _stored(self, tokens: Shaped[Tensor, "batch tokens *channels"]) -> Tensor:
         """Back from raster order to the grid, channels first."""

@@ -24,6 +24,7 @@ from torch import Tensor
 from stages.core.errors import ParamsError
 from stages.core.randomness import numpy_stream
 from stages.core.shapes import Labels, Pixels
+from stages.nn.stepping import with_steps
 from stages.priors.base import Prior
 from stages.sampling.options import SamplingOptions
 
@@ -76,6 +77,10 @@ class Drawn:
 class Sampler:
     """Draws any range of the images of a seed.
 
+    Attributes:
+        walker: Draws for the prior, whose log-probabilities are its own: in steps as the options
+            say.
+
     Args:
         prior: In evaluation mode.
         decode: Latents as the prior gives them, their classes and their images' numbers, to 8-bit
@@ -87,7 +92,7 @@ class Sampler:
 
     Raises:
         ParamsError: If the options ask for classes or guidance that the prior does not have, or for
-            a variance that its latents do not have.
+            a variance that its latents do not have, or to compile and there is no compiler.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class Sampler:
         opinion: Opinion | None = None,
     ) -> None:
         self.prior, self.decode, self.options, self.device = prior, decode, options, device
+        self.walker = with_steps(prior, options.steps, device)
         self.opinion = opinion
         options.check_latents(prior.spec.kind)
         self.classes = options.classes_for(max(prior.num_classes, num_classes))
@@ -142,7 +148,7 @@ class Sampler:
             labels = torch.from_numpy(chosen).to(self.device)
         uniforms = torch.from_numpy(uniforms).to(self.device)
         known = labels if self.prior.num_classes else None
-        latents = self.prior.sample(known, uniforms, self.options.settings)
+        latents = self.walker.sample(known, uniforms, self.options.settings)
         log_probability = self.prior.log_prob(latents, known)
         images = self._decoded(latents, labels, indices)
         judged = torch.full((len(indices),), torch.nan)

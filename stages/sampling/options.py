@@ -9,6 +9,7 @@ from stages.core.devices import Precision
 from stages.core.errors import ParamsError
 from stages.core.sections import Section
 from stages.heads.base import GuidanceSchedule, SamplerSettings
+from stages.nn.stepping import StepSettings
 
 __all__ = ["SamplingOptions"]
 
@@ -102,9 +103,12 @@ class SamplingOptions(Section):
             guidance_schedule=self.guidance_schedule,
             guidance_power=self.guidance_power,
             guidance_interval=self.guidance_interval,
-            compile=self.compile,
-            precision=self.precision,
         )
+
+    @property
+    def steps(self) -> StepSettings:
+        """How the prior's transformers are to take their steps."""
+        return StepSettings(self.precision, self.compile)
 
     @property
     def rejects(self) -> bool:

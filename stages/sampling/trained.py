@@ -15,6 +15,8 @@ from stages.assembly.second_stage import SecondStage, load_second_stage
 from stages.core.errors import ArtifactError, ParamsError
 from stages.core.randomness import torch_stream
 from stages.core.shapes import Labels, Pixels
+from stages.nn.stepping import with_steps
+from stages.priors.base import Prior
 from stages.sampling.draw import Decode, Opinion, Sampler
 from stages.sampling.options import SamplingOptions
 
@@ -52,6 +54,14 @@ class Trained:
         decode = decoder(self.first, self.second.prior.spec.scale, options, self.device)
         classes = self.first.autoencoder.num_classes
         return Sampler(self.second.prior, decode, options, self.device, classes, opinion)
+
+    def walker(self, options: SamplingOptions) -> Prior:
+        """The prior, in steps as these options say: to draw from, not for log-probabilities.
+
+        Raises:
+            ParamsError: If steps are to be compiled and there is no compiler.
+        """
+        return with_steps(self.second.prior, options.steps, self.device)
 
 
 def needed_paths(options: SamplingOptions) -> dict[str, Path]:

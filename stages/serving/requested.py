@@ -55,11 +55,11 @@ class ImageServer:
     """
 
     def __init__(self, trained: Trained, options: SamplingOptions) -> None:
-        # Built for its refusals: of guidance without classes, of a variance of codes.
+        # Its refusals are wanted too: of guidance without classes, of a variance of codes.
         sampler = trained.sampler(options)
         self.trained, self.options = trained, options
         self.classes = sampler.classes
-        self._opinion = sampler.opinion
+        self._walker, self._opinion = sampler.walker, sampler.opinion
 
     def images(self, wanted: Sequence[Wanted]) -> UInt8[np.ndarray, "count channels height width"]:
         """The images, in the order asked.
@@ -90,7 +90,7 @@ class ImageServer:
     def _candidate(
         self, wanted: Sequence[Wanted], number: int
     ) -> tuple[Pixels, Float[Tensor, " batch"]]:
-        device, prior = self.trained.device, self.trained.second.prior
+        device, prior = self.trained.device, self._walker
         uniforms = [
             uniforms_of_images(each.seed, np.array([each.index]), prior.noise_shape, number)
             for each in wanted

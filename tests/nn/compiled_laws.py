@@ -1,7 +1,6 @@
 """What must hold of compiled steps; `python -m tests.nn.compiled_laws NAME` tries one."""
 
 import sys
-from contextlib import nullcontext
 
 import torch
 
@@ -9,9 +8,8 @@ from stages.bottlenecks.base import LatentSpec
 from stages.heads.base import SamplerSettings
 from stages.heads.categorical import CategoricalOptions
 from stages.nn.attention import READ_AT_ONCE
-from stages.nn.compiled_step import compiled_steps
 from stages.nn.positions import RotaryPositions
-from stages.nn.step_precision import with_steps_in
+from stages.nn.stepping import StepSettings, with_steps
 from stages.nn.transformer import Transformer
 from stages.nn.transformer_options import CausalTransformerOptions
 from stages.priors.base import KnownLatents
@@ -24,6 +22,7 @@ __all__ = ["LAWS", "make_transformer"]
 
 WIDTH, HEADS = 16, 2
 CODES, CLASSES = 7, 3
+COMPILED = StepSettings(compile=True)
 
 
 def make_transformer():
@@ -31,10 +30,11 @@ def make_transformer():
     return louder(Transformer(2, CausalTransformerOptions(**BLOCKS)))
 
 
-def stepped(transformer, inputs, rotations, *, compiled):
-    cache = transformer.new_cache(inputs[:, 0], inputs.shape[1])
-    with torch.inference_mode(), compiled_steps(transformer) if compiled else nullcontext():
-        steps = [transformer.step(each, cache, rotations) for each in inputs.unbind(dim=1)]
+def stepped(transformer, inputs, rotations, settings):
+    walker = with_steps(transformer, settings, torch.device("cpu"))
+    cache = walker.new_cache(inputs[:, 0], inputs.shape[1])
+    with torch.inference_mode():
+        steps = [walker.step(each, cache, rotations) for each in inputs.unbind(dim=1)]
     return torch.stack(steps, dim=1)
 
 
@@ -45,36 +45,40 @@ def steps_equal_those_that_are_not_compiled_and_the_full_forward():
     for batch in (1, 3):
         inputs = torch.randn(batch, tokens, WIDTH)
         for turns in (None, rotations):
-            compiled = stepped(transformer, inputs, turns, compiled=True)
-            plain = stepped(transformer, inputs, turns, compiled=False)
+            compiled = stepped(transformer, inputs, turns, COMPILED)
+            plain = stepped(transformer, inputs, turns, StepSettings())
             torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(compiled, transformer(inputs, turns), rtol=1e-4, atol=1e-5)
 
 
 def steps_in_bfloat16_equal_those_that_are_not_compiled():
-    transformer = with_steps_in(torch.bfloat16, make_transformer())
+    transformer = make_transformer()
     inputs = torch.randn(3, READ_AT_ONCE + 5, WIDTH)
-    compiled = stepped(transformer, inputs, None, compiled=True)
-    plain = stepped(transformer, inputs, None, compiled=False)
+    compiled = stepped(transformer, inputs, None, StepSettings("bfloat16", compile=True))
+    plain = stepped(transformer, inputs, None, StepSettings("bfloat16"))
     torch.testing.assert_close(compiled, plain, rtol=5e-2, atol=5e-2)
 
 
-def one_compilation_does_for_all_copies_of_a_prior():
-    """Every walk is that of a new copy."""
+def one_compilation_does_for_all_copies_of_a_prior(settings=COMPILED):
     head = CategoricalOptions(kind="categorical", tied=False)
     options = TransformerOptions(**TRANSFORMER)
     prior = louder(TransformerPrior(options, head, LatentSpec("codes", 2, 3, CODES), CLASSES))
     graphs = torch._dynamo.utils.counters["stats"]
     labels, uniforms = torch.tensor([0, 2]), torch.rand(2, *prior.noise_shape)
     for _ in range(3):
-        prior.sample(labels, uniforms, SamplerSettings(compile=True))
+        walker = with_steps(prior, settings, torch.device("cpu"))
+        walker.sample(labels, uniforms, SamplerSettings())
     assert graphs["unique_graphs"] == 1, graphs
+
+
+def one_compilation_does_for_all_copies_in_bfloat16():
+    one_compilation_does_for_all_copies_of_a_prior(StepSettings("bfloat16", compile=True))
 
 
 def one_compilation_does_for_all_positions():
     transformer = make_transformer()
     graphs = torch._dynamo.utils.counters["stats"]
-    stepped(transformer, torch.randn(2, 3 * READ_AT_ONCE - 1, WIDTH), None, compiled=True)
+    stepped(transformer, torch.randn(2, 3 * READ_AT_ONCE - 1, WIDTH), None, COMPILED)
     assert graphs["unique_graphs"] == 1, graphs
 
 
@@ -95,9 +99,10 @@ def probabilities_are_those_of_the_full_forward_guided_or_not():
         labels, uniforms = torch.tensor([0, 2, 1, 2]), torch.rand(4, *prior.noise_shape)
         with torch.inference_mode():
             expected = prior.log_prob(known.latents, labels)
+            walker = with_steps(prior, COMPILED, torch.device("cpu"))
             for guidance in (1.0, 2.0):
-                settings = SamplerSettings(guidance=guidance, compile=True)
-                weight = prior.complete(labels, uniforms, settings, known).log_weight
+                settings = SamplerSettings(guidance=guidance)
+                weight = walker.complete(labels, uniforms, settings, known).log_weight
                 torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -107,6 +112,7 @@ LAWS = {
         steps_equal_those_that_are_not_compiled_and_the_full_forward,
         steps_in_bfloat16_equal_those_that_are_not_compiled,
         one_compilation_does_for_all_copies_of_a_prior,
+        one_compilation_does_for_all_copies_in_bfloat16,
         one_compilation_does_for_all_positions,
         probabilities_are_those_of_the_full_forward_guided_or_not,
     )

@@ -5,6 +5,7 @@ import pytest
 from stages.core.errors import ParamsError
 from stages.core.sections import read_yaml, validate
 from stages.heads.base import SamplerSettings
+from stages.nn.stepping import StepSettings
 from stages.params import check
 from stages.sampling.options import SamplingOptions
 
@@ -16,7 +17,8 @@ def section(project):
 
 def test_params_as_they_stand_ask_for_the_model_itself(section):
     options = validate(SamplingOptions, section, source="params.yaml")
-    assert options.settings == SamplerSettings(precision="auto") and not options.rejects
+    assert options.settings == SamplerSettings() and not options.rejects
+    assert options.steps == StepSettings(precision="auto")
 
 
 def test_every_setting_reaches_the_prior(section):
@@ -30,11 +32,11 @@ def test_every_setting_reaches_the_prior(section):
         "guidance_schedule": "cosine",
         "guidance_power": 2.5,
         "guidance_interval": [0.1, 0.6],
-        "compile": True,
-        "precision": "bfloat16",
     }
-    options = validate(SamplingOptions, section | changes, source="params.yaml")
+    steps = {"precision": "bfloat16", "compile": True}
+    options = validate(SamplingOptions, section | changes | steps, source="params.yaml")
     assert vars(options.settings) == changes | {"guidance_interval": (0.1, 0.6)}
+    assert vars(options.steps) == steps
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_steps_are_hastened_where_a_transformer_takes_them(project, preset, refu
     raw = read_yaml(project / "params.yaml") | chosen
     raw["sampling"][name] = value
     if not refused:
-        assert getattr(check(raw, source="p").sampling.settings, name) == value
+        assert getattr(check(raw, source="p").sampling.steps, name) == value
         return
     with pytest.raises(ParamsError, match=rf"sampling\.{name}: .* prior\.kind 'masked'"):
         check(raw, source="p")
