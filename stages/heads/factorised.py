@@ -28,6 +28,7 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.heads.base import Head, HeadOptions, SamplerSettings
 from stages.nn.inverse_cdf import index_from_uniform, truncated
+from stages.nn.rms_norm import RMSNorm
 from stages.nn.transformer import INITIAL_STD, GatedFeedForward
 
 __all__ = ["FactorisedHead", "FactorisedOptions"]
@@ -59,7 +60,7 @@ class FactorisedHead(Head):
         self.second_embedding = nn.Embedding(self.second, width)
         self.project_first = nn.Linear(width, options.first)
         self.told = nn.Embedding(options.first, width)
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.between = GatedFeedForward(width)
         self.project_second = nn.Linear(width, self.second)
         for name, parameter in self.named_parameters():

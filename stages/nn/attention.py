@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from stages.nn.rms_norm import rms_norm
 from stages.nn.rotary import Rotations, rotated
 from stages.nn.softmax_attention import attend
 from stages.nn.transformer_options import CausalTransformerOptions
@@ -96,7 +97,7 @@ class SelfAttention(nn.Module):
         compared, values = projected.split((2, 1), dim=2)
         values = values.squeeze(2).transpose(1, 2)
         if self.gain is not None:
-            compared = F.rms_norm(compared.float(), (self.head_dim,)) * self.gain
+            compared = rms_norm(compared.float()) * self.gain
         if rotations is not None:
             compared = rotated(compared, rotations)
         # Under autocast norms, gains and turns are in float32, and rounded here, once.

@@ -13,11 +13,11 @@ are causal and keep a cache.
 """
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from stages.nn.convolution import LINEAR, start_weights
+from stages.nn.rms_norm import RMSNorm, rms_norm
 from stages.nn.softmax_attention import attend
 
 __all__ = ["BidirectionalTransformer"]
@@ -43,7 +43,7 @@ class BidirectionalTransformer(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.Sequential(*(_Block(width, num_heads, dropout) for _ in range(layers)))
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
 
     def forward(self, inputs: Stream) -> Stream:
         """The state of every position, of mean square one."""
@@ -54,9 +54,9 @@ class _Block(nn.Module):
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.attention_norm = nn.RMSNorm(width)
+        self.attention_norm = RMSNorm(width)
         self.attention = _Attention(width, num_heads)
-        self.feed_forward_norm = nn.RMSNorm(width)
+        self.feed_forward_norm = RMSNorm(width)
         self.feed_forward = nn.Sequential(
             _linear(width, _HIDDEN_PER_WIDTH * width, LINEAR),
             nn.GELU(),
@@ -80,11 +80,10 @@ class _Attention(nn.Module):
     def forward(self, inputs: Stream) -> Stream:
         projected = self.project_in(inputs).unflatten(2, (3, self.num_heads, -1))
         queries, keys, values = projected.permute(2, 0, 3, 1, 4)
-        head = queries.shape[-1:]
         # Under autocast norms and gains are in float32, and rounded once.
         mixed = attend(
-            F.rms_norm(queries.float(), head, self.query_gain).to(values.dtype),
-            F.rms_norm(keys.float(), head, self.key_gain).to(values.dtype),
+            rms_norm(queries.float(), self.query_gain).to(values.dtype),
+            rms_norm(keys.float(), self.key_gain).to(values.dtype),
             values,
             causal=False,
         )

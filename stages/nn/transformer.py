@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from stages.core.devices import autocast
 from stages.nn.attention import READ_AT_ONCE, ExactPast, KeyValueCache, Past, SelfAttention
+from stages.nn.rms_norm import RMSNorm
 from stages.nn.rotary import Rotations
 from stages.nn.transformer_options import CausalTransformerOptions
 
@@ -54,10 +55,10 @@ class Block(nn.Module):
 
     def __init__(self, options: CausalTransformerOptions) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(options.width)
+        self.attention_norm = RMSNorm(options.width)
         self.attention = SelfAttention(options)
         self.residual_dropout = nn.Dropout(options.residual_dropout)
-        self.feed_forward_norm = nn.RMSNorm(options.width)
+        self.feed_forward_norm = RMSNorm(options.width)
         self.feed_forward = GatedFeedForward(options.width)
         self.feed_forward_dropout = nn.Dropout(options.feed_forward_dropout)
 
@@ -99,7 +100,7 @@ class Transformer(nn.Module):
         self.step_precision = torch.float32
         self.token_dropout = nn.Dropout(options.token_dropout)
         self.blocks = nn.ModuleList(Block(options) for _ in range(layers))
-        self.norm = nn.RMSNorm(options.width)
+        self.norm = RMSNorm(options.width)
         for name, parameter in self.named_parameters():
             if name.endswith("project_out.weight"):
                 nn.init.normal_(parameter, std=INITIAL_STD / math.sqrt(2 * layers))

@@ -29,6 +29,7 @@ from stages.core.shapes import Labels, Nats
 from stages.heads.base import Head, HeadOptions, TokenDraw
 from stages.nn.class_labels import classes_of, drop_classes
 from stages.nn.gated_stacks import GatedStacks
+from stages.nn.rms_norm import RMSNorm
 from stages.nn.schedules import Step
 from stages.priors.base import AutoregressivePrior, PriorOptions
 
@@ -89,8 +90,8 @@ class PixelCnnPrior(AutoregressivePrior):
         self.noise_shape = (spec.tokens, self.head.noise_dim)
         self.stacks = GatedStacks(layers, width, options.kernel_size, options.dropout)
         self.class_biases = nn.Embedding(num_classes + 1, layers * 2 * 2 * width)
-        self.input_norm = nn.RMSNorm(width)
-        self.norm = nn.RMSNorm(width)
+        self.input_norm = RMSNorm(width)
+        self.norm = RMSNorm(width)
         # Half as loud as what they are added to: quieter, and few steps learn no classes.
         nn.init.normal_(self.class_biases.weight, std=0.5)
 
