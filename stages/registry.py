@@ -20,6 +20,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "attention",
         "conv",
         "mlp",
+        "patch_conv",
     ),
     "bottlenecks": (
         "beta",

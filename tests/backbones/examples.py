@@ -28,6 +28,18 @@ def attention(patch: int, width: int, layers: int, decoder_layers: int, num_head
     }
 
 
+def patch_conv(patch: int, width: int, feature_width: int, blocks: int) -> dict:
+    """Options of `patch_conv`, with as many blocks in the decoder."""
+    return {
+        "kind": "patch_conv",
+        "patch": patch,
+        "width": width,
+        "feature_width": feature_width,
+        "blocks": blocks,
+        "decoder_blocks": blocks,
+    }
+
+
 EXAMPLES = [
     conv([8], 0),
     conv([8, 10], 1, "transposed"),
@@ -35,6 +47,8 @@ EXAMPLES = [
     conv([8, 10], 2, decoder_widths=[4, 6], decoder_blocks=1, decoder_kernel=1),
     attention(patch=4, width=6, layers=2, decoder_layers=1, num_heads=2),
     attention(patch=2, width=5, layers=1, decoder_layers=0, num_heads=1),
+    patch_conv(patch=4, width=9, feature_width=5, blocks=0),
+    patch_conv(patch=2, width=9, feature_width=5, blocks=2),
     {"kind": "mlp", "widths": [11]},
     {"kind": "mlp", "widths": [11, 5]},
 ]
