@@ -21,20 +21,19 @@ from stages.assembly.first_stage import FirstStageParams, build_first_stage
 from stages.core.sections import parse_params
 from stages.core.shapes import ImageShape
 
-__all__ = ["OURS", "make_autoencoder", "our_step", "step_contest"]
+__all__ = ["OURS", "OURS_CONV", "make_autoencoder", "our_step", "step_contest"]
 
 IMAGE = ImageShape(3, 32, 32)
 _CEILING = 1024
 OURS = {
     "autoencoder": {"kind": "flat"},
     "backbone": {
-        "kind": "conv",
-        "widths": [64, 128],
+        "kind": "patch_conv",
+        "patch": 4,
+        "width": 160,
+        "feature_width": 32,
         "blocks": 1,
-        "decoder_widths": [],
         "decoder_blocks": 1,
-        "decoder_kernel": 3,
-        "upsampling": "nearest",
     },
     "bottleneck": {
         "kind": "ema_vq",
@@ -57,7 +56,19 @@ OURS = {
         "cycles": 1,
     },
 }
-"""Sections of params.yaml, those of the preset `cifar_vq` but wider."""
+"""Sections of params.yaml, those of the preset `cifar_vq` with another backbone."""
+OURS_CONV = OURS | {
+    "backbone": {
+        "kind": "conv",
+        "widths": [64, 128],
+        "blocks": 1,
+        "decoder_widths": [],
+        "decoder_blocks": 1,
+        "decoder_kernel": 3,
+        "upsampling": "nearest",
+    },
+}
+"""Those of the preset, but wider."""
 
 Loss = Callable[[], Tensor]
 
@@ -67,8 +78,13 @@ def step_contest(batch: int, seed: int) -> Contest:
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(batch, *IMAGE, generator=generator)
     contenders = (
-        _counted(
-            Contender("ours, conv + ema_vq", "ours", our_step(2 * images - 1, seed), 0), batch
+        *(
+            _counted(Contender(name, role, our_step(2 * images - 1, seed, sections), 0), batch)
+            for name, role, sections in (
+                ("ours, patch_conv + ema_vq", "ours", OURS),
+                # A peer of our own: whoever trains `conv` sees what the other is worth.
+                ("ours, conv + ema_vq", "peer", OURS_CONV),
+            )
         ),
         ceiling_contender(_CEILING, 1e9),
         *(
@@ -90,9 +106,9 @@ def make_autoencoder(seed: int, sections: dict = OURS, image: ImageShape = IMAGE
     return build_first_stage(params, image).to(memory_format=torch.channels_last)
 
 
-def our_step(images: Tensor, seed: int) -> Callable[[], object]:
+def our_step(images: Tensor, seed: int, sections: dict = OURS) -> Callable[[], object]:
     """One step, with what the bottleneck does after it."""
-    autoencoder = make_autoencoder(seed)
+    autoencoder = make_autoencoder(seed, sections)
     generator = torch.Generator().manual_seed(seed)
     images = images.contiguous(memory_format=torch.channels_last)
     step = training_step(autoencoder, lambda: autoencoder(images, None, generator).loss)

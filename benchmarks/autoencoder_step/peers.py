@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["kl_loss", "pythae_loss", "vq_loss"]
+__all__ = ["kl_loss", "pythae_loss", "pythae_rebuilt", "vq_loss"]
 
 Loss = Callable[[], Tensor]
 
@@ -37,6 +37,13 @@ def pythae_loss(images: Tensor) -> tuple[nn.Module, Loss]:
     )
     batch = ModelOutput(data=images.contiguous(memory_format=torch.channels_last))
     return model, lambda: model(batch).loss
+
+
+def pythae_rebuilt(model: nn.Module, images: Tensor) -> Tensor:
+    """What a model of `pythae_loss` makes of images."""
+    from pythae.models.base.base_utils import ModelOutput
+
+    return model(ModelOutput(data=images)).recon_x.reshape(images.shape)
 
 
 def vq_loss(images: Tensor) -> tuple[nn.Module, Loss]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.autoencoder_step.contest import OURS_CONV
 from benchmarks.autoencoder_step.contest import our_step as autoencoder_step
 from benchmarks.cost_growth.growth import Core
 from benchmarks.encoding.contest import encoding_run
@@ -51,7 +52,7 @@ def _sizes(*sizes: int, scale: int) -> list[int]:
 
 def _autoencoder_by_images(seed: int, scale: int) -> Core:
     def make(images: int) -> Work:
-        return autoencoder_step(torch.rand(images, 3, 32, 32) * 2 - 1, seed)
+        return autoencoder_step(torch.rand(images, 3, 32, 32) * 2 - 1, seed, OURS_CONV)
 
     return Core(
         "train_autoencoder",

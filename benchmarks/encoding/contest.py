@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.autoencoder_step.contest import OURS, make_autoencoder
+from benchmarks.autoencoder_step.contest import OURS_CONV, make_autoencoder
 from benchmarks.side_by_side.contest import Contender, Contest
 from stages.assembly.first_stage import FirstStage, FirstStageParams
 from stages.core.artifacts import Artifact, new_artifact
@@ -29,7 +29,7 @@ __all__ = ["encoding_contest", "encoding_run"]
 
 IMAGE = ImageShape(1, 28, 28)
 CPU = torch.device("cpu")
-_SECTIONS = OURS | {"backbone": OURS["backbone"] | {"widths": [32, 64]}}
+_SECTIONS = OURS_CONV | {"backbone": OURS_CONV["backbone"] | {"widths": [32, 64]}}
 
 
 def encoding_contest(folder: Path, images: int, batch: int, seed: int) -> Contest:

@@ -55,6 +55,7 @@ QUICK = {
     "gumbel",
     "hierarchical_vq",
     "attention",
+    "patch_conv",
 }
 WITH_ITS_OWN_PRIOR = {"plain", "laplace", "conditional", "vq"}
 COMPARISON = read_comparison("digits")
