@@ -165,8 +165,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _cifar10(root: str) -> tuple[Tensor, Tensor]:
     splits: dict[str | None, list[np.ndarray]] = {"train": [], "test": []}
-    source = Cifar10(Cifar10Options(kind="cifar10", root=root, download=False))
-    for block in source.blocks([]):
+    options = Cifar10Options(
+        kind="cifar10",
+        watch=root,
+        root=root,
+        download=False,
+        # Asked for, and nothing to the source itself: no image is held out here.
+        validation_fraction=0.05,
+        test_fraction=0.0,
+    )
+    for block in Cifar10(options).blocks([]):
         splits[block.split].append(block.images)
     train, test = (torch.from_numpy(np.concatenate(splits[name])) for name in ("train", "test"))
     return train, test

@@ -18,7 +18,7 @@ ReLU, one convolution per block and no normalisation are for the same reason.
 Why cells of 32 images lie side by side (`_cells`): the kernels that compute a weight's gradient go
 along rows, and rows of 8 cells leave them three quarters empty. A third axis of 32 images, along
 which kernels have one element, fills them: the gradient of a weight takes half the time, and the
-numbers are the same.
+numbers are the same up to rounding.
 
 Differs: DC-AE halves the grid level by level with a shortcut around each halving; here one step
 leads to the grid and one back. The numbers of a patch are ordered row, column, channel, which is
@@ -28,6 +28,7 @@ how channels-last images lie in memory.
 import math
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
@@ -160,9 +161,9 @@ def _cells(maps: Maps, patch: int) -> Cells:
         maps: What to cut.
         patch: Rows and columns of a patch; 1: only the order in memory changes.
     """
-    # Elsewhere than on a CPU, and for batches that do not divide, every image on its own.
-    divides = maps.device.type == "cpu" and len(maps) % _TOGETHER == 0
-    groups = maps.unflatten(0, (-1, _TOGETHER if divides else 1))
+    # Without gradients nothing is gained, and rounding would depend on the size of the batch.
+    gains = torch.is_grad_enabled() and maps.device.type == "cpu" and len(maps) % _TOGETHER == 0
+    groups = maps.unflatten(0, (-1, _TOGETHER if gains else 1))
     cut = groups.unflatten(4, (-1, patch)).unflatten(3, (-1, patch))
     # group, image, map, grid row, row, grid column, column -> the numbers of a patch innermost
     cells = cut.permute(0, 3, 5, 1, 4, 6, 2).flatten(4)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stages.backbones.patch_conv import _cells
 from stages.core.errors import ParamsError
 from stages.core.shapes import ImageShape
 from tests.backbones.examples import IMAGE, build, patch_conv
@@ -44,6 +45,13 @@ def test_images_side_by_side_give_what_each_gives_alone(batch, blocks):
     apart = gradients(backbone, sum(one.square().sum() for _, one in alone))
     for found, expected in zip(together, apart, strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_images_lie_side_by_side_only_where_gradients_are_wanted():
+    images = torch.randn(64, *IMAGE)
+    assert _cells(images, 2).shape == (2, 12, 4, 6, 32)
+    with torch.no_grad():
+        assert _cells(images, 2).shape == (64, 12, 4, 6, 1)
 
 
 @pytest.mark.parametrize("batch", [1, 32])
