@@ -40,18 +40,24 @@ def rms_norm(
     x: Float[Tensor, "*rows width"], weight: Float[Tensor, " width"] | None = None
 ) -> Float[Tensor, "*rows width"]:
     """Every row over its root mean square, times the weight; eps is that of the dtype."""
-    if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling():
-        return _FusedGradient.apply(x, weight)
-    return F.rms_norm(x, x.shape[-1:], weight)
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
+        return F.rms_norm(x, x.shape[-1:], weight)
+    # Steps of sampling have few rows, and to set up a gradient takes as long as the norm.
+    return _FusedGradient.apply(x, weight) if torch.is_grad_enabled() else _normed(x, weight)[0]
+
+
+def _normed(x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / x.shape[-1]
+    scale = mean_square.add_(torch.finfo(x.dtype).eps).rsqrt_()
+    return x * scale if weight is None else (x * scale).mul_(weight), scale
 
 
 class _FusedGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None) -> Tensor:
-        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / x.shape[-1]
-        scale = mean_square.add_(torch.finfo(x.dtype).eps).rsqrt_()
+        y, scale = _normed(x, weight)
         ctx.save_for_backward(x, scale, weight)
-        return x * scale if weight is None else (x * scale).mul_(weight)
+        return y
 
     @staticmethod
     @once_differentiable
