@@ -1,9 +1,9 @@
 """y = W x in bfloat16, with W arranged once as the matrix units of a CPU read it.
 
 Matrix units take a weight in blocks of pairs of rows. From a weight as PyTorch stores it oneDNN
-makes these blocks anew at every product, and of few rows that takes as long as the product: the 25
-products of a step of 10 million weights took 2.2 ms on one row and 1.6 with blocks made before, 3.8
-and 2.4 on 64. The numbers are the same, bit for bit.
+makes these blocks anew at every product, which of few rows is a third of the time: the 25 products
+of a step of 10 million weights took 2.2 ms on one row and 1.6 with blocks made before, 3.8 and 2.4
+on 64. The numbers are the same, bit for bit.
 
 PyTorch arranges weights so for compiled models whose weights are constants, by operators that it
 keeps to itself; a build without them leaves layers as they are.
@@ -50,7 +50,7 @@ class PackedLinear(nn.Module):
 
 
 # PyTorch's compiler knows its own operator, but for constant weights only; ours it calls as it is.
-# `torch.library.custom_op` would do, but takes 25 microseconds a call, half of what packing saves.
+# `torch.library.custom_op` would do, but takes 25 microseconds a call, as long as packing saves.
 _library = torch.library.Library("latentline", "FRAGMENT")
 _library.define("packed_linear(Tensor input, Tensor packed, int out_features) -> Tensor")
 

@@ -41,10 +41,10 @@ class StepSettings:
 
 
 def with_steps(module: Module, settings: StepSettings, device: torch.device) -> Module:
-    """A copy whose transformers take steps as the settings say, and do nothing else.
+    """A copy whose transformers take steps as the settings say, and can do nothing else.
 
     A copy and no switch: others may walk through the module meanwhile. All tensors that stay as
-    they are it has in common with the module; making it takes about as long as a step, so keep it.
+    they are it has in common with the module; to make it takes as long as a few steps, so keep it.
     A module without transformers, or whose steps stay as they are, is given back itself.
 
     Args:
