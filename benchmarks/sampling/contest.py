@@ -19,7 +19,7 @@ from benchmarks.side_by_side.peers import peer
 from benchmarks.side_by_side.prior_model import PriorSize, make_prior, matrix_weights
 from stages.core.devices import Precision
 from stages.heads.base import SamplerSettings
-from stages.nn.packed_linear import PackedLinear, can_pack
+from stages.nn.packed_linear import packed
 from stages.nn.stepping import StepSettings, with_steps
 
 __all__ = ["sampling_contest"]
@@ -113,4 +113,4 @@ def _products_and_reads(size: PriorSize, batch: int, seed: int) -> Callable[[], 
 def _layer(weight: Tensor) -> nn.Module:
     layer = nn.Linear(*reversed(weight.shape), bias=False)
     layer.weight = nn.Parameter(weight, requires_grad=False)
-    return PackedLinear(layer) if can_pack(layer) else layer
+    return packed(layer)

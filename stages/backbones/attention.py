@@ -23,10 +23,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from stages.backbones.base import Backbone, BackboneOptions
-from stages.core.errors import ParamsError
 from stages.core.shapes import FeatureShape, Images, ImageShape
 from stages.nn.bidirectional import BidirectionalTransformer
 from stages.nn.convolution import LINEAR, convolution
+from stages.nn.patch_options import PatchOptions
 
 __all__ = ["Attention", "AttentionOptions"]
 
@@ -38,12 +38,10 @@ Parameters = Float[Tensor, "batch parameters height width"]
 _PLACE_STD = 0.5
 
 
-class AttentionOptions(BackboneOptions):
+class AttentionOptions(PatchOptions, BackboneOptions):
     """Parameters of the transformer backbone."""
 
     kind: Literal["attention"]
-    patch: int = Field(ge=1)
-    """Rows and columns of a patch, in pixels."""
     width: int = Field(ge=1)
     """Of the residual stream and of the features; a multiple of `num_heads`."""
     layers: int = Field(ge=1)
@@ -66,13 +64,7 @@ class AttentionOptions(BackboneOptions):
         Raises:
             ParamsError: If height or width is no multiple of `patch`.
         """
-        if image.height % self.patch or image.width % self.patch:
-            raise ParamsError(
-                f"backbone.patch: height and width of the images must be multiples of it; got "
-                f"{self.patch}, and the images are {image.height}x{image.width}; "
-                "give another patch, or images of another size"
-            )
-        return FeatureShape(self.width, image.height // self.patch, image.width // self.patch)
+        return self.cells(self.width, image)
 
 
 class Attention(Backbone):

@@ -35,9 +35,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.backbones.base import Backbone, BackboneOptions
-from stages.core.errors import ParamsError
 from stages.core.shapes import FeatureShape, Images, ImageShape
 from stages.nn.convolution import LINEAR, start_weights
+from stages.nn.patch_options import PatchOptions
 
 __all__ = ["PatchConv", "PatchConvOptions"]
 
@@ -52,12 +52,10 @@ _AFTER_RELU = math.sqrt(2)
 _TOGETHER = 32
 
 
-class PatchConvOptions(BackboneOptions):
+class PatchConvOptions(PatchOptions, BackboneOptions):
     """Parameters of the backbone of convolutions over patches."""
 
     kind: Literal["patch_conv"]
-    patch: int = Field(ge=1)
-    """Rows and columns of a patch, in pixels."""
     width: int = Field(ge=1)
     """Maps between the first and the last convolution, of the encoder and of the decoder."""
     feature_width: int = Field(ge=1)
@@ -73,15 +71,7 @@ class PatchConvOptions(BackboneOptions):
         Raises:
             ParamsError: If height or width is no multiple of `patch`.
         """
-        if image.height % self.patch or image.width % self.patch:
-            raise ParamsError(
-                f"backbone.patch: height and width of the images must be multiples of it; got "
-                f"{self.patch}, and the images are {image.height}x{image.width}; "
-                "give another patch, or images of another size"
-            )
-        return FeatureShape(
-            self.feature_width, image.height // self.patch, image.width // self.patch
-        )
+        return self.cells(self.feature_width, image)
 
 
 class PatchConv(Backbone):

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["PackedLinear", "can_pack"]
+__all__ = ["PackedLinear", "can_pack", "packed"]
 
 _OPERATORS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
 
@@ -47,6 +47,11 @@ class PackedLinear(nn.Module):
     def forward(self, input: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows out"]:
         """Map every row; the result is in bfloat16, whatever the input."""
         return torch.ops.latentline.packed_linear(input.bfloat16(), self.packed, self.out_features)
+
+
+def packed(linear: nn.Linear) -> nn.Module:
+    """The layer packed; the layer itself where that cannot be."""
+    return PackedLinear(linear) if can_pack(linear) else linear
 
 
 # PyTorch's compiler knows its own operator, but for constant weights only; ours it calls as it is.

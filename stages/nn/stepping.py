@@ -24,7 +24,7 @@ from torch import nn
 
 from stages.core.devices import Precision, resolve_precision
 from stages.nn.compiled_step import compiled_stepper
-from stages.nn.packed_linear import PackedLinear, can_pack
+from stages.nn.packed_linear import packed
 from stages.nn.transformer import Transformer
 
 __all__ = ["StepSettings", "with_steps"]
@@ -80,5 +80,4 @@ def _round_matrices(transformer: Transformer, precision: torch.dtype) -> None:
             if isinstance(layer, nn.Linear):
                 rounded = layer.weight.detach().to(precision)
                 layer.weight = nn.Parameter(rounded, requires_grad=False)
-                if can_pack(layer):
-                    setattr(parent, name, PackedLinear(layer))
+                setattr(parent, name, packed(layer))

@@ -105,7 +105,6 @@ class Sampler:
         opinion: Opinion | None = None,
     ) -> None:
         self.prior, self.decode, self.options, self.device = prior, decode, options, device
-        self.walker = with_steps(prior, options.steps, device)
         self.opinion = opinion
         options.check_latents(prior.spec.kind)
         self.classes = options.classes_for(max(prior.num_classes, num_classes))
@@ -115,6 +114,7 @@ class Sampler:
                 f"probability could be judged; got {options.rejection_tries}"
             )
         assert opinion is not None or not options.rejects
+        self.walker = with_steps(prior, options.steps, device)
 
     def draw(self, start: int, stop: int) -> Drawn:
         """Images start <= i < stop; whole groups cost no more than a part of one.

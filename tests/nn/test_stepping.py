@@ -8,7 +8,7 @@ import torch
 from stages.bottlenecks.base import LatentSpec
 from stages.heads.base import SamplerSettings
 from stages.heads.categorical import CategoricalOptions
-from stages.nn import stepping
+from stages.nn import packed_linear
 from stages.nn.packed_linear import PackedLinear, can_pack
 from stages.nn.stepping import StepSettings, with_steps
 from stages.nn.transformer import Transformer
@@ -70,17 +70,17 @@ def test_packed_layers_give_the_same_bits(monkeypatch):
     if not can_pack(torch.nn.Linear(2, 2, bias=False).bfloat16()):
         pytest.skip("no bfloat16 in oneDNN on this machine")
     prior = make_prior()
-    packed = with_steps(prior, BFLOAT16, CPU)
-    layers = [each for each in packed.modules() if isinstance(each, PackedLinear)]
+    arranged = with_steps(prior, BFLOAT16, CPU)
+    layers = [each for each in arranged.modules() if isinstance(each, PackedLinear)]
     assert len(layers) == 4 * len(prior.transformer.blocks)
-    monkeypatch.setattr(stepping, "can_pack", lambda linear: False)
+    monkeypatch.setattr(packed_linear, "can_pack", lambda linear: False)
     as_stored = with_steps(prior, BFLOAT16, CPU)
     assert not [each for each in as_stored.modules() if isinstance(each, PackedLinear)]
     labels, uniforms = torch.arange(64) % CLASSES, torch.rand(64, *prior.noise_shape)
-    drawn = [each.sample(labels, uniforms, SamplerSettings()) for each in (packed, as_stored)]
+    drawn = [each.sample(labels, uniforms, SamplerSettings()) for each in (arranged, as_stored)]
     assert torch.equal(*drawn)
     rows = torch.randn(5, prior.transformer.norm.weight.numel())
-    mine, stored = (each.transformer.blocks[0].attention for each in (packed, as_stored))
+    mine, stored = (each.transformer.blocks[0].attention for each in (arranged, as_stored))
     assert torch.equal(mine.project_in(rows), stored.project_in(rows.bfloat16()))
 
 
