@@ -24,7 +24,6 @@ from stages.core.shapes import ImageShape
 __all__ = ["OURS", "OURS_CONV", "make_autoencoder", "our_step", "step_contest"]
 
 IMAGE = ImageShape(3, 32, 32)
-_CEILING = 1024
 OURS = {
     "autoencoder": {"kind": "flat"},
     "backbone": {
@@ -86,7 +85,7 @@ def step_contest(batch: int, seed: int) -> Contest:
                 ("ours, conv + ema_vq", "peer", OURS_CONV),
             )
         ),
-        ceiling_contender(_CEILING, 1e9),
+        ceiling_contender(1e9),
         *(
             _counted(peer(name, package, lambda make=make: _peer_step(*make(images)), 0), batch)
             for name, package, make in (

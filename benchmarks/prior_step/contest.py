@@ -17,8 +17,6 @@ from benchmarks.side_by_side.training_step import training_step
 
 __all__ = ["step_contest"]
 
-_CEILING = 1024
-
 
 def step_contest(size: PriorSize, batch: int, seed: int, *, compile: bool) -> Contest:
     """All priors at one number of tokens.
@@ -66,7 +64,7 @@ def step_contest(size: PriorSize, batch: int, seed: int, *, compile: bool) -> Co
         "tokens",
         (
             *ours,
-            ceiling_contender(_CEILING, flop),
+            ceiling_contender(flop),
             peer("transformers Llama", "transformers", llama_step, amount),
             peer("x-transformers", "x-transformers", x_transformer_step, amount),
         ),

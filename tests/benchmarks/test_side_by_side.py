@@ -67,7 +67,7 @@ def test_the_ceiling_is_a_product_in_the_faster_precision(monkeypatch):
     ceiling.fastest_precision.cache_clear()
     try:
         assert ceiling.fastest_precision() == torch.bfloat16
-        found = ceiling_contender(8, flop_per_unit=16)
+        found = ceiling_contender(flop_per_unit=16, size=8)
     finally:
         ceiling.fastest_precision.cache_clear()
     assert found.run().dtype == torch.bfloat16
