@@ -2,9 +2,10 @@
 
 A step of one token is a matrix product after another and some twenty small operations in every
 layer; on few rows these take as long as the products. `torch.compile` makes a few loops of them.
-It compiles once per batch size, for any number of tokens: attention reads the cache in lengths that
-are multiples of `READ_AT_ONCE`, a dimension of the compiled code that may vary, and gives what lies
-beyond the new token weight 0.
+It compiles once per batch size, for any number of tokens: a step is given the cache in lengths that
+are multiples of `READ_AT_ONCE`, a dimension of the compiled code that may vary. Attention to it is
+a kernel of its own (stages/nn/decode_attention.py) or, where that cannot be, PyTorch's, which reads
+all of the length and gives what lies beyond the new token weight 0.
 
 Equal to the step as it stands within rounding. Products on one row, and sums in another order,
 differ in the last bits, and so will an image now and then: whether to compile is part of how images
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from stages.core.errors import ParamsError
 from stages.nn.attention import READ_AT_ONCE, KeyValueCache, OneToken, Past
+from stages.nn.decode_attention import attend_to_cache, can_attend_to_cache
 from stages.nn.rotary import Rotations
 from stages.nn.transformer import Stepper, Transformer
 
@@ -54,31 +56,32 @@ class _PaddedPast(Past):
     """0, 1, ...: the numbers of the tokens that are read."""
 
     def attend(self, queries: OneToken, keys: OneToken, values: OneToken) -> OneToken:
-        """See `stages.nn.attention.Past`.
-
-        In float32 as plain sums: compiled, they take less time than a call of the fused attention,
-        which in bfloat16 is ten times as fast as they.
-        """
+        """See `stages.nn.attention.Past`."""
         self.keys.index_copy_(2, self.now, keys)
         self.values.index_copy_(2, self.now, values)
-        if queries.dtype == torch.bfloat16:
-            seen = (self.places <= self.now)[None]
-            return F.scaled_dot_product_attention(queries, self.keys, self.values, attn_mask=seen)
-        logits = (queries * self.keys).sum(dim=-1) * queries.shape[-1] ** -0.5
-        weights = logits.masked_fill(self.places > self.now, -torch.inf).softmax(dim=-1)
-        return (weights.unsqueeze(-1) * self.values).sum(dim=2, keepdim=True)
+        seen = (self.places <= self.now)[None]
+        return F.scaled_dot_product_attention(queries, self.keys, self.values, attn_mask=seen)
+
+
+class _KernelPast(_PaddedPast):
+    """The same for the kernel, which reads no more than is filled."""
+
+    def attend(self, queries: OneToken, keys: OneToken, values: OneToken) -> OneToken:
+        """See `stages.nn.attention.Past`."""
+        return attend_to_cache(queries, keys, values, self.keys, self.values, self.now)
 
 
 def _step(
     transformer: Transformer,
     inputs: Float[Tensor, "batch width"],
+    kind: type[_PaddedPast],
     keys: tuple[Layer, ...],
     values: tuple[Layer, ...],
     now: Int[Tensor, "1"],
     places: Int[Tensor, " seen"],
     rotations: Rotations | None,
 ) -> Float[Tensor, "batch width"]:
-    pasts = [_PaddedPast(*layer, now, places) for layer in zip(keys, values, strict=True)]
+    pasts = [kind(*layer, now, places) for layer in zip(keys, values, strict=True)]
     return transformer.through_blocks(inputs, pasts, rotations)
 
 
@@ -97,8 +100,9 @@ def _take_step(
     for varying, axis in ((places, 0), *((layer, 2) for layer in (*keys, *values))):
         torch._dynamo.mark_dynamic(varying, axis)
     now = places[cache.length : cache.length + 1]
+    kind = _KernelPast if can_attend_to_cache(cache.keys) else _PaddedPast
     with torch._dynamo.config.patch(recompile_limit=_MOST_SIZES):
-        return _compiled_step()(transformer, inputs, keys, values, now, places, rotations)
+        return _compiled_step()(transformer, inputs, kind, keys, values, now, places, rotations)
 
 
 def _require_compiler() -> None:

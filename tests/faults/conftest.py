@@ -123,8 +123,9 @@ def _digest_of_sources() -> str:
     digest = hashlib.sha256()
     for name in COPIED:
         source = PROJECT / name
-        for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
-            digest.update(file.read_bytes())
+        for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
+            if file.suffix in (".py", ".cpp"):
+                digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

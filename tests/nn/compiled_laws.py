@@ -1,5 +1,7 @@
 """What must hold of compiled steps; `python -m tests.nn.compiled_laws NAME` tries one."""
 
+import contextlib
+import itertools
 import sys
 
 import torch
@@ -20,14 +22,17 @@ from tests.priors.sections import BLOCKS, TRANSFORMER
 
 __all__ = ["LAWS", "make_transformer"]
 
-WIDTH, HEADS = 16, 2
+HEADS = 2
+WIDTHS = (16, 32)
+"""Heads of 8 numbers, whose attention is PyTorch's, and of 16, whose attention is the kernel's."""
+
 CODES, CLASSES = 7, 3
 COMPILED = StepSettings(compile=True)
 
 
-def make_transformer():
+def make_transformer(width=WIDTHS[0]):
     torch.manual_seed(0)
-    return louder(Transformer(2, CausalTransformerOptions(**BLOCKS)))
+    return louder(Transformer(2, CausalTransformerOptions(**{**BLOCKS, "width": width})))
 
 
 def stepped(transformer, inputs, rotations, settings):
@@ -38,12 +43,19 @@ def stepped(transformer, inputs, rotations, settings):
     return torch.stack(steps, dim=1)
 
 
+@contextlib.contextmanager
+def one_graph():
+    torch._dynamo.utils.counters.clear()
+    yield
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
 def steps_equal_those_that_are_not_compiled_and_the_full_forward():
-    transformer = make_transformer()
     tokens = READ_AT_ONCE + 5
-    rotations = RotaryPositions(((3, tokens // 3),), WIDTH, WIDTH // HEADS).rotations(None)
-    for batch in (1, 3):
-        inputs = torch.randn(batch, tokens, WIDTH)
+    for width, batch in itertools.product(WIDTHS, (1, 3)):
+        transformer = make_transformer(width)
+        rotations = RotaryPositions(((3, tokens // 3),), width, width // HEADS).rotations(None)
+        inputs = torch.randn(batch, tokens, width)
         for turns in (None, rotations):
             compiled = stepped(transformer, inputs, turns, COMPILED)
             plain = stepped(transformer, inputs, turns, StepSettings())
@@ -52,23 +64,24 @@ def steps_equal_those_that_are_not_compiled_and_the_full_forward():
 
 
 def steps_in_bfloat16_equal_those_that_are_not_compiled():
-    transformer = make_transformer()
-    inputs = torch.randn(3, READ_AT_ONCE + 5, WIDTH)
-    compiled = stepped(transformer, inputs, None, StepSettings("bfloat16", compile=True))
-    plain = stepped(transformer, inputs, None, StepSettings("bfloat16"))
-    torch.testing.assert_close(compiled, plain, rtol=5e-2, atol=5e-2)
+    for width in WIDTHS:
+        transformer = make_transformer(width)
+        inputs = torch.randn(3, READ_AT_ONCE + 5, width)
+        compiled = stepped(transformer, inputs, None, StepSettings("bfloat16", compile=True))
+        plain = stepped(transformer, inputs, None, StepSettings("bfloat16"))
+        torch.testing.assert_close(compiled, plain, rtol=5e-2, atol=5e-2)
 
 
 def one_compilation_does_for_all_copies_of_a_prior(settings=COMPILED):
     head = CategoricalOptions(kind="categorical", tied=False)
-    options = TransformerOptions(**TRANSFORMER)
-    prior = louder(TransformerPrior(options, head, LatentSpec("codes", 2, 3, CODES), CLASSES))
-    graphs = torch._dynamo.utils.counters["stats"]
-    labels, uniforms = torch.tensor([0, 2]), torch.rand(2, *prior.noise_shape)
-    for _ in range(3):
-        walker = with_steps(prior, settings, torch.device("cpu"))
-        walker.sample(labels, uniforms, SamplerSettings())
-    assert graphs["unique_graphs"] == 1, graphs
+    for width in WIDTHS:
+        options = TransformerOptions(**{**TRANSFORMER, "width": width})
+        prior = louder(TransformerPrior(options, head, LatentSpec("codes", 2, 3, CODES), CLASSES))
+        labels, uniforms = torch.tensor([0, 2]), torch.rand(2, *prior.noise_shape)
+        with one_graph():
+            for _ in range(3):
+                walker = with_steps(prior, settings, torch.device("cpu"))
+                walker.sample(labels, uniforms, SamplerSettings())
 
 
 def one_compilation_does_for_all_copies_in_bfloat16():
@@ -76,17 +89,17 @@ def one_compilation_does_for_all_copies_in_bfloat16():
 
 
 def one_compilation_does_for_all_positions():
-    transformer = make_transformer()
-    graphs = torch._dynamo.utils.counters["stats"]
-    stepped(transformer, torch.randn(2, 3 * READ_AT_ONCE - 1, WIDTH), None, COMPILED)
-    assert graphs["unique_graphs"] == 1, graphs
+    for width in WIDTHS:
+        transformer = make_transformer(width)
+        with one_graph():
+            stepped(transformer, torch.randn(2, 3 * READ_AT_ONCE - 1, width), None, COMPILED)
 
 
 def probabilities_are_those_of_the_full_forward_guided_or_not():
     """With every cell given, a walk weighs the cells as `log_prob` does."""
     head = CategoricalOptions(kind="categorical", tied=False)
     spec = LatentSpec("codes", 3, 7, CODES)
-    options = TransformerOptions(**{**TRANSFORMER, "positions": "rotary"})
+    options = TransformerOptions(**{**TRANSFORMER, "positions": "rotary", "width": WIDTHS[1]})
     stacked = LatentSpec("codes", 1, 12, CODES, parts=((2, 3), (2, 3)))
     by_depth = {**BLOCKS, "kind": "depth_transformer", "layers": 1, "depth_layers": 1}
     torch.manual_seed(0)

@@ -1,0 +1,140 @@
+"""Attention of one new token to a cache: decode attention, by a kernel of our own on a CPU.
+
+    o = sum over t <= now of p_t v_t,    p = softmax(q k_t / sqrt(d))
+
+(Vaswani et al. 2017, arXiv:1706.03762, Eq. 1, with one query). There is nothing to multiply twice:
+it should take what reading the cache takes. PyTorch's fused attention is made for many queries and
+takes twice that (docs/speed.md); loops that `torch.compile` makes of sums are no better.
+
+The kernel, decode_attention.cpp, is compiled when it is first needed, in a few seconds, with the
+compiler, the flags and the folder of compiled code of `torch.compile`. How PyTorch does that it
+keeps to itself; a build that cannot goes on with its fused attention.
+"""
+
+import ctypes
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from stages.nn.attention import OneToken
+
+__all__ = ["attend_to_cache", "can_attend_to_cache"]
+
+_SOURCE = Path(__file__).with_suffix(".cpp")
+
+_NUMBERS = {torch.bfloat16: "c10::BFloat16", torch.float32: "float"}
+
+_LANES = 16
+"""Numbers of the widest vector: heads are computed in such pieces."""
+
+Cached = Float[Tensor, "*layer batch heads room head_dim"]
+
+
+def can_attend_to_cache(keys: Cached) -> bool:
+    """Whether the kernel can do it: of whole vectors, on a CPU, by this build of PyTorch."""
+    return (
+        keys.device.type == "cpu"
+        and keys.dtype in _NUMBERS
+        and keys.shape[-1] % _LANES == 0
+        and _code_cache() is not None
+    )
+
+
+def attend_to_cache(
+    queries: OneToken,
+    new_keys: OneToken,
+    new_values: OneToken,
+    keys: Cached,
+    values: Cached,
+    now: Int[Tensor, "1"],
+) -> OneToken:
+    """Put the token's key and value into the cache at `now`, and mix all values up to it.
+
+    Args:
+        queries: Of the dtype of the cache, as the new keys and values.
+        new_keys: The same shape.
+        new_values: The same shape.
+        keys: What lies behind `now` is not looked at. The heads of all rows equally far apart.
+        values: The same shape and strides.
+        now: How many tokens there were.
+    """
+    return torch.ops.latentline.decode_attention(queries, new_keys, new_values, keys, values, now)
+
+
+# Called by compiled steps as it is. By `torch.library.custom_op` a call takes longer (see
+# stages/nn/packed_linear.py).
+_library = torch.library.Library("latentline", "FRAGMENT")
+_library.define(
+    "decode_attention(Tensor queries, Tensor new_keys, Tensor new_values,"
+    " Tensor(a!) keys, Tensor(b!) values, Tensor now) -> Tensor"
+)
+
+
+@torch.library.impl(_library, "decode_attention", "CPU")
+def _attend(
+    queries: Tensor,
+    new_keys: Tensor,
+    new_values: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    now: Tensor,
+) -> Tensor:
+    rows, heads, _, head_dim = queries.shape
+    mixed = queries.new_empty(queries.shape)
+    new = [_heads_side_by_side(tensor) for tensor in (queries, new_keys, new_values)]
+    attend = _kernel(queries.dtype, head_dim)
+    attend(
+        *(number for tensor in new for number in (tensor.data_ptr(), tensor.stride(0))),
+        *(keys.data_ptr(), values.data_ptr(), keys.stride(1)),
+        mixed.data_ptr(),
+        *(rows, heads, now.item(), head_dim**-0.5, torch.get_num_threads()),
+    )
+    return mixed
+
+
+@torch.library.register_fake("latentline::decode_attention", lib=_library)
+def _(
+    queries: Tensor,
+    new_keys: Tensor,
+    new_values: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    now: Tensor,
+) -> Tensor:
+    return queries.new_empty(queries.shape)
+
+
+def _heads_side_by_side(one: Tensor) -> Tensor:
+    """The tensor, or a copy whose numbers of a row follow each other."""
+    head_dim = one.shape[-1]
+    return one if one.stride()[1::2] == (head_dim, 1) else one.contiguous()
+
+
+@functools.cache
+def _code_cache() -> Any:
+    """What `torch.compile` compiles C++ with, or None."""
+    # Imported here: every stage imports this file, few compile, and it takes seconds.
+    try:
+        from torch._inductor.codecache import CppCodeCache
+    except ImportError:
+        return None
+    return CppCodeCache
+
+
+@functools.cache
+def _kernel(dtype: torch.dtype, head_dim: int) -> Callable[..., None]:
+    constants = f"#define NUMBER {_NUMBERS[dtype]}\n#define HEAD_DIM {head_dim}\n"
+    attend = _code_cache().load(constants + _SOURCE.read_text(encoding="utf-8")).attend
+    of_new = [ctypes.c_void_p, ctypes.c_int64]
+    attend.argtypes = [
+        *(of_new * 3),
+        *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p),
+        *(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_float, ctypes.c_int),
+    ]
+    attend.restype = None
+    return attend
