@@ -153,10 +153,11 @@ def _cells(maps: Maps, patch: int) -> Cells:
     """
     # Without gradients nothing is gained, and rounding would depend on the size of the batch.
     gains = torch.is_grad_enabled() and maps.device.type == "cpu" and len(maps) % _TOGETHER == 0
-    groups = maps.unflatten(0, (-1, _TOGETHER if gains else 1))
-    cut = groups.unflatten(4, (-1, patch)).unflatten(3, (-1, patch))
-    # group, image, map, grid row, row, grid column, column -> the numbers of a patch innermost
-    cells = cut.permute(0, 3, 5, 1, 4, 6, 2).flatten(4)
+    # Maps innermost throughout, as they lie in memory: so do the gradients then.
+    rows = maps.permute(0, 2, 3, 1).unflatten(0, (-1, _TOGETHER if gains else 1))
+    cut = rows.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+    # group, image, grid row, row, grid column, column, map -> the numbers of a patch innermost
+    cells = cut.permute(0, 2, 4, 1, 3, 5, 6).flatten(4)
     return cells.contiguous().permute(0, 4, 1, 2, 3)
 
 

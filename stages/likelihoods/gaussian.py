@@ -77,7 +77,9 @@ class Gaussian(Likelihood):
 
     def log_prob(self, images: Images, parameters: Parameters) -> Nats:
         """log N(images; parameters, sigma^2 I); in training, `optimal` looks at this batch."""
-        squares = (images.float() - parameters.float()).square().mean(dim=(1, 2, 3))
+        errors = (images.float() - parameters.float()).square()
+        # No mean: its gradient is written out in an order of its own, and all before it follow.
+        squares = errors.sum(dim=(1, 2, 3)) / errors[0].numel()
         if self.options.sigma == "optimal" and self.training:
             sigma = self._fit(squares)
         else:
