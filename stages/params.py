@@ -188,6 +188,16 @@ def _an_adversary_sees_whole_batches(params: Params) -> None:
         )
 
 
+def _cut_weights_lie_in_one_piece(params: Params) -> None:
+    compute, options = params.compute, params.train_prior
+    cut = compute.world_size > 1 and options.pieces > 1 and compute.prior_strategy == "fsdp"
+    if cut and options.channels_last:
+        raise ValueError(
+            "train_prior.channels_last: must be false where compute.prior_strategy is fsdp, which "
+            "cuts weights along their first axis; got true"
+        )
+
+
 RULES: tuple[Callable[[Params], None], ...] = (
     _grid_divides,
     _codes_fit_their_type,
@@ -201,6 +211,7 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _adaptive_weights_need_a_graph,
     _every_process_has_a_piece,
     _an_adversary_sees_whole_batches,
+    _cut_weights_lie_in_one_piece,
 )
 
 

@@ -27,3 +27,10 @@ def test_every_process_needs_a_piece(project):
 def test_an_adversary_wants_the_whole_batch(project):
     with pytest.raises(ParamsError, match=r"adversary.weight: .*pieces must be 1 beside it; got 4"):
         checked(project, adversary={"weight": 0.5}, train_autoencoder={"pieces": 4})
+
+
+def test_what_is_cut_among_processes_lies_in_one_piece(project):
+    cut = {"processes": 2, "hosts": 1, "prior_strategy": "fsdp"}
+    with pytest.raises(ParamsError, match=r"channels_last: must be false where .* is fsdp"):
+        checked(project, compute=cut, train_prior={"pieces": 2, "channels_last": True})
+    checked(project, compute=cut, train_prior={"pieces": 2, "channels_last": False})
