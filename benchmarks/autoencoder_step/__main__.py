@@ -13,10 +13,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark."""
     parser = arguments_of("autoencoder_step", __doc__, rounds=5)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--compile", action="store_true", help="ours also compiled; half a minute")
     options = parser.parse_args(arguments)
 
     def contests() -> Iterator[Contest]:
-        yield step_contest(options.batch, options.seed)
+        yield step_contest(options.batch, options.seed, compile=options.compile)
 
     run_contests("autoencoder_step", options, contests)
 

@@ -16,7 +16,7 @@ from benchmarks.autoencoder_step.peers import kl_loss, pythae_loss, vq_loss
 from benchmarks.side_by_side.ceiling import ceiling_contender
 from benchmarks.side_by_side.contest import Contender, Contest
 from benchmarks.side_by_side.peers import peer
-from benchmarks.side_by_side.training_step import training_step
+from benchmarks.side_by_side.training_step import STEPS_IN_A_ROW, training_step
 from stages.assembly.first_stage import FirstStageParams, build_first_stage
 from stages.core.sections import parse_params
 from stages.core.shapes import ImageShape
@@ -72,19 +72,28 @@ OURS_CONV = OURS | {
 Loss = Callable[[], Tensor]
 
 
-def step_contest(batch: int, seed: int) -> Contest:
-    """All autoencoders at one batch."""
+def step_contest(batch: int, seed: int, *, compile: bool) -> Contest:
+    """All autoencoders at one batch.
+
+    Args:
+        batch: Images of a step.
+        seed: Of images and weights.
+        compile: Whether ours is compiled; as it stands it then is one of the others.
+    """
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(batch, *IMAGE, generator=generator)
+    inputs = 2 * images - 1
+    patches = Contender("ours, patch_conv + ema_vq", "ours", our_step(inputs, seed), 0)
+    ours = [_counted(patches, batch)]
+    if compile:
+        run = our_step(inputs, seed, compile=True)
+        compiled = replace(ours[0], name=f"compiled: {ours[0].name}", run=run)
+        ours = [compiled, replace(ours[0], role="peer")]
+    # A peer of our own too: whoever trains `conv` sees what the other is worth.
+    conv = Contender("ours, conv + ema_vq", "peer", our_step(inputs, seed, OURS_CONV), 0)
     contenders = (
-        *(
-            _counted(Contender(name, role, our_step(2 * images - 1, seed, sections), 0), batch)
-            for name, role, sections in (
-                ("ours, patch_conv + ema_vq", "ours", OURS),
-                # A peer of our own: whoever trains `conv` sees what the other is worth.
-                ("ours, conv + ema_vq", "peer", OURS_CONV),
-            )
-        ),
+        *ours,
+        _counted(conv, batch),
         ceiling_contender(1e9),
         *(
             _counted(peer(name, package, lambda make=make: _peer_step(*make(images)), 0), batch)
@@ -95,7 +104,8 @@ def step_contest(batch: int, seed: int) -> Contest:
             )
         ),
     )
-    return Contest("training step of an autoencoder", f"batch {batch}", "GFLOP", contenders)
+    work, size = "training step of an autoencoder", f"batch {batch}"
+    return Contest(work, size, "GFLOP", contenders, STEPS_IN_A_ROW)
 
 
 def make_autoencoder(seed: int, sections: dict = OURS, image: ImageShape = IMAGE) -> nn.Module:
@@ -105,12 +115,15 @@ def make_autoencoder(seed: int, sections: dict = OURS, image: ImageShape = IMAGE
     return build_first_stage(params, image).to(memory_format=torch.channels_last)
 
 
-def our_step(images: Tensor, seed: int, sections: dict = OURS) -> Callable[[], object]:
+def our_step(
+    images: Tensor, seed: int, sections: dict = OURS, *, compile: bool = False
+) -> Callable[[], object]:
     """One step, with what the bottleneck does after it."""
     autoencoder = make_autoencoder(seed, sections)
+    forward = torch.compile(autoencoder) if compile else autoencoder
     generator = torch.Generator().manual_seed(seed)
     images = images.contiguous(memory_format=torch.channels_last)
-    step = training_step(autoencoder, lambda: autoencoder(images, None, generator).loss)
+    step = training_step(autoencoder, lambda: forward(images, None, generator).loss)
 
     def run() -> None:
         step()

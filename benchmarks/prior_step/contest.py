@@ -13,7 +13,7 @@ from benchmarks.side_by_side.contest import Contender, Contest
 from benchmarks.side_by_side.language_models import llama, llama_loss, x_transformer
 from benchmarks.side_by_side.peers import peer
 from benchmarks.side_by_side.prior_model import CODES, PriorSize, make_prior, matrix_weights
-from benchmarks.side_by_side.training_step import training_step
+from benchmarks.side_by_side.training_step import STEPS_IN_A_ROW, training_step
 
 __all__ = ["step_contest"]
 
@@ -68,4 +68,5 @@ def step_contest(size: PriorSize, batch: int, seed: int, *, compile: bool) -> Co
             peer("transformers Llama", "transformers", llama_step, amount),
             peer("x-transformers", "x-transformers", x_transformer_step, amount),
         ),
+        STEPS_IN_A_ROW,
     )

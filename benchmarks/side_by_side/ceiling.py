@@ -16,9 +16,9 @@ import torch
 
 from benchmarks.side_by_side.contest import Contender
 
-__all__ = ["Ceiling", "ceiling_contender", "fastest_precision", "product"]
+__all__ = ["SIZE", "Ceiling", "ceiling_contender", "fastest_precision", "product"]
 
-_SIZE = 4096
+SIZE = 4096
 """Rows and columns of the product that is the ceiling."""
 _TRIED = 256
 """Rows of the products that choose the precision."""
@@ -61,17 +61,16 @@ def product(ceiling: Ceiling) -> Callable[[], object]:
     return lambda: first @ second
 
 
-def ceiling_contender(flop_per_unit: float, size: int = _SIZE) -> Contender:
+def ceiling_contender(flop_per_unit: float) -> Contender:
     """The product as a contender: so much work could be done, were all of it such a product.
 
     Args:
         flop_per_unit: Floating-point operations that one unit of the contest's work takes.
-        size: Rows and columns.
     """
-    ceiling = Ceiling(size, fastest_precision())
+    ceiling = Ceiling(SIZE, fastest_precision())
     kind = str(ceiling.precision).removeprefix("torch.")
     return Contender(
-        f"{kind} product of {size} x {size}",
+        f"{kind} product of {SIZE} x {SIZE}",
         "ceiling",
         product(ceiling),
         ceiling.flop / flop_per_unit,

@@ -40,6 +40,9 @@ class Contest:
     unit: str
     """What rates count: vectors, tokens, images, GFLOP."""
     contenders: tuple[Contender, ...]
+    in_a_row: int = 1
+    """Runs of a turn. The first of several is not timed: a step of a training follows itself, not
+    what another one has left in the caches."""
 
 
 @dataclass
@@ -67,7 +70,7 @@ class Timed:
 
 
 def measure(contest: Contest, rounds: int, warm_up: bool = True) -> list[Timed]:
-    """Let everyone do the work `rounds` times, after once for nothing."""
+    """Let everyone have a turn `rounds` times, after a run for nothing."""
     found = [Timed(contest, contender) for contender in contest.contenders]
     if warm_up:
         for contender in contest.contenders:
@@ -77,8 +80,11 @@ def measure(contest: Contest, rounds: int, warm_up: bool = True) -> list[Timed]:
         for timed in found:
             if timed.contender.run is None:
                 continue
-            processor, wall = time.process_time(), time.perf_counter()
-            timed.contender.run()
-            timed.processor_seconds.append(time.process_time() - processor)
-            timed.wall_seconds.append(time.perf_counter() - wall)
+            if contest.in_a_row > 1:
+                timed.contender.run()
+            for _ in range(max(1, contest.in_a_row - 1)):
+                processor, wall = time.process_time(), time.perf_counter()
+                timed.contender.run()
+                timed.processor_seconds.append(time.process_time() - processor)
+                timed.wall_seconds.append(time.perf_counter() - wall)
     return found

@@ -23,7 +23,7 @@ def write_report(
 def markdown(contests: Sequence[list[Timed]], clock: Clock) -> str:
     """The table to read; ratios are ours over theirs, so above 1 ours is faster."""
     lines = [
-        f"| work | size | contender | ms ({clock}) | a second | ours is faster by | rounds |",
+        f"| work | size | contender | ms ({clock}) | a second | ours is faster by | timed runs |",
         "|---|---|---|---|---|---|---|",
     ]
     for timed in contests:
@@ -37,7 +37,7 @@ def markdown(contests: Sequence[list[Timed]], clock: Clock) -> str:
                     f"{row['milliseconds']:.4g}",
                     f"{row['rate']:.4g} {row['unit']}",
                     "" if row["role"] == "ours" else f"{row['ours_is_faster_by']:.2f}",
-                    row["rounds"],
+                    row["runs"],
                 )
             )
             cells = (row["work"], row["size"], name, *shown)
@@ -58,7 +58,7 @@ def _row(one: Timed, timed: list[Timed], clock: Clock) -> dict[str, object]:
         "unit": one.contest.unit,
         "rate": _short(one.rate(clock)),
         "ours_is_faster_by": _short(ours.rate(clock) / one.rate(clock)),
-        "rounds": len(one.wall_seconds),
+        "runs": len(one.wall_seconds),
         "note": one.contender.note,
     }
 

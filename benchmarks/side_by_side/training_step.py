@@ -8,7 +8,10 @@ from torch import Tensor, nn
 from benchmarks.side_by_side.ceiling import fastest_precision
 from stages.core.devices import autocast
 
-__all__ = ["training_step"]
+__all__ = ["STEPS_IN_A_ROW", "training_step"]
+
+STEPS_IN_A_ROW = 4
+"""Of every contender in each turn."""
 
 
 def training_step(module: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], object]:

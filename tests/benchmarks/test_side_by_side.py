@@ -3,6 +3,7 @@
 import csv
 import json
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,6 +32,17 @@ def test_contenders_take_turns_after_once_for_nothing():
     calls.clear()
     measure(contest(ours, theirs), rounds=1, warm_up=False)
     assert calls == ["a", "b"]
+
+
+def test_the_first_of_several_runs_in_a_row_is_not_timed():
+    calls = []
+    ours, theirs = (
+        Contender(name, role, lambda name=name: calls.append(name), 1)
+        for name, role in (("a", "ours"), ("b", "peer"))
+    )
+    found = measure(replace(contest(ours, theirs), in_a_row=3), rounds=2, warm_up=False)
+    assert "".join(calls) == "aaabbb" * 2
+    assert all(len(timed.wall_seconds) == 4 for timed in found)
 
 
 def test_rates_are_work_per_second_of_the_clock_that_was_asked_for():
@@ -64,10 +76,11 @@ def test_a_peer_that_is_not_there_is_a_row_that_says_so(monkeypatch):
 def test_the_ceiling_is_a_product_in_the_faster_precision(monkeypatch):
     seconds = {torch.float32: 2.0, torch.bfloat16: 1.0}
     monkeypatch.setattr(ceiling, "_seconds", seconds.__getitem__)
+    monkeypatch.setattr(ceiling, "SIZE", 8)
     ceiling.fastest_precision.cache_clear()
     try:
         assert ceiling.fastest_precision() == torch.bfloat16
-        found = ceiling_contender(flop_per_unit=16, size=8)
+        found = ceiling_contender(flop_per_unit=16)
     finally:
         ceiling.fastest_precision.cache_clear()
     assert found.run().dtype == torch.bfloat16
