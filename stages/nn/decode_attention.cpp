@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <tuple>
 #include <vector>
 
 namespace {
@@ -19,8 +20,7 @@ namespace {
 using Number = NUMBER;
 using Floats = at::vec::Vectorized<float>;
 constexpr int64_t kLanes = Floats::size();
-constexpr int64_t kParts = HEAD_DIM / kLanes;
-static_assert(HEAD_DIM % kLanes == 0);
+constexpr int64_t kParts = (HEAD_DIM + kLanes - 1) / kLanes;
 
 inline Floats load(const float* numbers) { return Floats::loadu(numbers); }
 
@@ -28,6 +28,20 @@ inline Floats load(const c10::BFloat16* numbers) {
   Floats loaded;
   at::vec::load_to_float<c10::BFloat16>(numbers, loaded);
   return loaded;
+}
+
+// The first numbers; the other lanes are zero.
+inline Floats load(const float* numbers, int64_t count) { return Floats::loadu(numbers, count); }
+
+inline Floats load(const c10::BFloat16* numbers, int64_t count) {
+  using Halves = at::vec::Vectorized<c10::BFloat16>;
+  return std::get<0>(at::vec::convert_bfloat16_float(Halves::loadu(numbers, count)));
+}
+
+// The i-th part of a token, the last one perhaps not whole.
+inline Floats part(const Number* token, int64_t i) {
+  const int64_t left = HEAD_DIM - i * kLanes;
+  return left < kLanes ? load(token + i * kLanes, left) : load(token + i * kLanes);
 }
 
 inline float sum_of(const Floats& lanes) {
@@ -51,12 +65,12 @@ inline void ask_for(const Number* token) {
 void compare(const Number* query, const Number* keys, const Number* values, int64_t seen,
              float scale, float* weights) {
   Floats scaled[kParts];
-  for (int64_t i = 0; i < kParts; ++i) scaled[i] = load(query + i * kLanes) * Floats(scale);
+  for (int64_t i = 0; i < kParts; ++i) scaled[i] = part(query, i) * Floats(scale);
   for (int64_t t = 0; t < seen; ++t) {
     ask_for(values + t * HEAD_DIM);
     Floats product(0.0f);
     for (int64_t i = 0; i < kParts; ++i) {
-      product = at::vec::fmadd(scaled[i], load(keys + t * HEAD_DIM + i * kLanes), product);
+      product = at::vec::fmadd(scaled[i], part(keys + t * HEAD_DIM, i), product);
     }
     weights[t] = sum_of(product);
   }
@@ -88,10 +102,10 @@ void mix(const float* weights, float total, const Number* values, const Number* 
     ask_for(next_keys + t * HEAD_DIM);
     const Floats weight(weights[t]);
     for (int64_t i = 0; i < kParts; ++i) {
-      sums[i] = at::vec::fmadd(weight, load(values + t * HEAD_DIM + i * kLanes), sums[i]);
+      sums[i] = at::vec::fmadd(weight, part(values + t * HEAD_DIM, i), sums[i]);
     }
   }
-  float numbers[HEAD_DIM];
+  float numbers[kParts * kLanes];
   for (int64_t i = 0; i < kParts; ++i) (sums[i] / Floats(total)).store(numbers + i * kLanes);
   for (int64_t i = 0; i < HEAD_DIM; ++i) mixed[i] = static_cast<Number>(numbers[i]);
 }

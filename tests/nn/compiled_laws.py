@@ -1,14 +1,15 @@
 """What must hold of compiled steps; `python -m tests.nn.compiled_laws NAME` tries one."""
 
 import contextlib
-import itertools
 import sys
+from unittest import mock
 
 import torch
 
 from stages.bottlenecks.base import LatentSpec
 from stages.heads.base import SamplerSettings
 from stages.heads.categorical import CategoricalOptions
+from stages.nn import compiled_step
 from stages.nn.attention import READ_AT_ONCE
 from stages.nn.positions import RotaryPositions
 from stages.nn.stepping import StepSettings, with_steps
@@ -22,17 +23,21 @@ from tests.priors.sections import BLOCKS, TRANSFORMER
 
 __all__ = ["LAWS", "make_transformer"]
 
-HEADS = 2
-WIDTHS = (16, 32)
-"""Heads of 8 numbers, whose attention is PyTorch's, and of 16, whose attention is the kernel's."""
-
+WIDTH, HEADS = 16, 2
 CODES, CLASSES = 7, 3
 COMPILED = StepSettings(compile=True)
 
 
-def make_transformer(width=WIDTHS[0]):
+def make_transformer():
     torch.manual_seed(0)
-    return louder(Transformer(2, CausalTransformerOptions(**{**BLOCKS, "width": width})))
+    return louder(Transformer(2, CausalTransformerOptions(**BLOCKS)))
+
+
+def each_attention():
+    """The kernel's, and PyTorch's where there is none."""
+    yield "kernel"
+    with mock.patch.object(compiled_step, "can_attend_to_cache", lambda keys: False):
+        yield "fused"
 
 
 def stepped(transformer, inputs, rotations, settings):
@@ -52,21 +57,23 @@ def one_graph():
 
 def steps_equal_those_that_are_not_compiled_and_the_full_forward():
     tokens = READ_AT_ONCE + 5
-    for width, batch in itertools.product(WIDTHS, (1, 3)):
-        transformer = make_transformer(width)
-        rotations = RotaryPositions(((3, tokens // 3),), width, width // HEADS).rotations(None)
-        inputs = torch.randn(batch, tokens, width)
-        for turns in (None, rotations):
-            compiled = stepped(transformer, inputs, turns, COMPILED)
-            plain = stepped(transformer, inputs, turns, StepSettings())
-            torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(compiled, transformer(inputs, turns), rtol=1e-4, atol=1e-5)
+    transformer = make_transformer()
+    rotations = RotaryPositions(((3, tokens // 3),), WIDTH, WIDTH // HEADS).rotations(None)
+    for _ in each_attention():
+        for batch in (1, 3):
+            inputs = torch.randn(batch, tokens, WIDTH)
+            for turns in (None, rotations):
+                compiled = stepped(transformer, inputs, turns, COMPILED)
+                plain = stepped(transformer, inputs, turns, StepSettings())
+                whole = transformer(inputs, turns)
+                torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(compiled, whole, rtol=1e-4, atol=1e-5)
 
 
 def steps_in_bfloat16_equal_those_that_are_not_compiled():
-    for width in WIDTHS:
-        transformer = make_transformer(width)
-        inputs = torch.randn(3, READ_AT_ONCE + 5, width)
+    transformer = make_transformer()
+    inputs = torch.randn(3, READ_AT_ONCE + 5, WIDTH)
+    for _ in each_attention():
         compiled = stepped(transformer, inputs, None, StepSettings("bfloat16", compile=True))
         plain = stepped(transformer, inputs, None, StepSettings("bfloat16"))
         torch.testing.assert_close(compiled, plain, rtol=5e-2, atol=5e-2)
@@ -74,10 +81,10 @@ def steps_in_bfloat16_equal_those_that_are_not_compiled():
 
 def one_compilation_does_for_all_copies_of_a_prior(settings=COMPILED):
     head = CategoricalOptions(kind="categorical", tied=False)
-    for width in WIDTHS:
-        options = TransformerOptions(**{**TRANSFORMER, "width": width})
-        prior = louder(TransformerPrior(options, head, LatentSpec("codes", 2, 3, CODES), CLASSES))
-        labels, uniforms = torch.tensor([0, 2]), torch.rand(2, *prior.noise_shape)
+    options = TransformerOptions(**TRANSFORMER)
+    prior = louder(TransformerPrior(options, head, LatentSpec("codes", 2, 3, CODES), CLASSES))
+    labels, uniforms = torch.tensor([0, 2]), torch.rand(2, *prior.noise_shape)
+    for _ in each_attention():
         with one_graph():
             for _ in range(3):
                 walker = with_steps(prior, settings, torch.device("cpu"))
@@ -89,17 +96,17 @@ def one_compilation_does_for_all_copies_in_bfloat16():
 
 
 def one_compilation_does_for_all_positions():
-    for width in WIDTHS:
-        transformer = make_transformer(width)
+    transformer = make_transformer()
+    for _ in each_attention():
         with one_graph():
-            stepped(transformer, torch.randn(2, 3 * READ_AT_ONCE - 1, width), None, COMPILED)
+            stepped(transformer, torch.randn(2, 3 * READ_AT_ONCE - 1, WIDTH), None, COMPILED)
 
 
 def probabilities_are_those_of_the_full_forward_guided_or_not():
     """With every cell given, a walk weighs the cells as `log_prob` does."""
     head = CategoricalOptions(kind="categorical", tied=False)
     spec = LatentSpec("codes", 3, 7, CODES)
-    options = TransformerOptions(**{**TRANSFORMER, "positions": "rotary", "width": WIDTHS[1]})
+    options = TransformerOptions(**{**TRANSFORMER, "positions": "rotary"})
     stacked = LatentSpec("codes", 1, 12, CODES, parts=((2, 3), (2, 3)))
     by_depth = {**BLOCKS, "kind": "depth_transformer", "layers": 1, "depth_layers": 1}
     torch.manual_seed(0)
