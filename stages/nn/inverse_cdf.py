@@ -37,10 +37,10 @@ def index_from_uniform(
 ) -> Int[Tensor, " batch"]:
     """One index per row with probability softmax(logits); logits of -inf are never drawn."""
     cumulative = torch.softmax(_float64(logits), dim=-1).cumsum(dim=-1)
-    total = cumulative[:, -1:].contiguous()
-    drawn = torch.searchsorted(cumulative, _float64(uniforms).unsqueeze(1) * total, right=True)
-    last_possible = torch.searchsorted(cumulative, total)
-    return torch.minimum(drawn, last_possible).squeeze(1).to(logits.device)
+    total = cumulative[:, -1:]
+    drawn = (cumulative <= _float64(uniforms).unsqueeze(1) * total).sum(dim=-1)
+    last_possible = (cumulative < total).sum(dim=-1)
+    return torch.minimum(drawn, last_possible).to(logits.device)
 
 
 def normal_from_uniform(uniforms: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
