@@ -123,9 +123,9 @@ def _digest_of_sources() -> str:
     digest = hashlib.sha256()
     for name in COPIED:
         source = PROJECT / name
-        for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
-            if file.suffix in (".py", ".cpp"):
-                digest.update(file.read_bytes())
+        code = [file for end in ("py", "cpp") for file in sorted(source.rglob(f"*.{end}"))]
+        for file in code if source.is_dir() else [source]:
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
