@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.autoencoder_step.peers import kl_loss, pythae_loss, vq_loss
 from benchmarks.side_by_side.ceiling import ceiling_contender
-from benchmarks.side_by_side.contest import Contender, Contest
+from benchmarks.side_by_side.contest import Contender, Contest, ours_and_compiled
 from benchmarks.side_by_side.peers import peer
 from benchmarks.side_by_side.training_step import STEPS_IN_A_ROW, training_step
 from stages.assembly.first_stage import FirstStageParams, build_first_stage
@@ -84,15 +84,11 @@ def step_contest(batch: int, seed: int, *, compile: bool) -> Contest:
     images = torch.rand(batch, *IMAGE, generator=generator)
     inputs = 2 * images - 1
     patches = Contender("ours, patch_conv + ema_vq", "ours", our_step(inputs, seed), 0)
-    ours = [_counted(patches, batch)]
-    if compile:
-        run = our_step(inputs, seed, compile=True)
-        compiled = replace(ours[0], name=f"compiled: {ours[0].name}", run=run)
-        ours = [compiled, replace(ours[0], role="peer")]
+    compiled = our_step(inputs, seed, compile=True) if compile else None
     # A peer of our own too: whoever trains `conv` sees what the other is worth.
     conv = Contender("ours, conv + ema_vq", "peer", our_step(inputs, seed, OURS_CONV), 0)
     contenders = (
-        *ours,
+        *ours_and_compiled(_counted(patches, batch), compiled),
         _counted(conv, batch),
         ceiling_contender(1e9),
         *(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.side_by_side.ceiling import ceiling_contender
-from benchmarks.side_by_side.contest import Contender, Contest
+from benchmarks.side_by_side.contest import Contender, Contest, ours_and_compiled
 from benchmarks.side_by_side.language_models import llama, llama_loss, x_transformer
 from benchmarks.side_by_side.peers import peer
 from benchmarks.side_by_side.prior_model import CODES, PriorSize, make_prior, matrix_weights
@@ -45,25 +45,17 @@ def step_contest(size: PriorSize, batch: int, seed: int, *, compile: bool) -> Co
         return training_step(model, lambda: model(flat))
 
     plain = training_step(prior, lambda: prior(codes, labels))
-    ours = [Contender("ours", "ours", plain, amount)]
+    compiled = None
     if compile:
         other = make_prior(size, seed)
-        compiled = torch.compile(other)
-        ours = [
-            Contender(
-                "ours, compiled",
-                "ours",
-                training_step(other, lambda: compiled(codes, labels)),
-                amount,
-            ),
-            Contender("ours, not compiled", "peer", plain, amount),
-        ]
+        forward = torch.compile(other)
+        compiled = training_step(other, lambda: forward(codes, labels))
     return Contest(
         f"training step of a prior, {size.layers} layers of {size.width}",
         f"batch {batch}, {size.tokens} tokens",
         "tokens",
         (
-            *ours,
+            *ours_and_compiled(Contender("ours", "ours", plain, amount), compiled),
             ceiling_contender(flop),
             peer("transformers Llama", "transformers", llama_step, amount),
             peer("x-transformers", "x-transformers", x_transformer_step, amount),

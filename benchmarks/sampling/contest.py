@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.side_by_side.ceiling import fastest_precision
-from benchmarks.side_by_side.contest import Contender, Contest
+from benchmarks.side_by_side.contest import Contender, Contest, ours_and_compiled
 from benchmarks.side_by_side.language_models import llama_sampler, x_transformer_sampler
 from benchmarks.side_by_side.peers import peer
 from benchmarks.side_by_side.prior_model import PriorSize, make_prior, matrix_weights
@@ -39,19 +39,15 @@ def sampling_contest(size: PriorSize, batch: int, seed: int, *, compile: bool) -
     amount = batch * size.tokens
     precision: Precision = "bfloat16" if fastest_precision() == torch.bfloat16 else "float32"
     plain = our_sampler(size, batch, seed, StepSettings(precision))
-    ours = [Contender("ours", "ours", plain, amount)]
+    compiled = None
     if compile:
         compiled = our_sampler(size, batch, seed, StepSettings(precision, compile=True))
-        ours = [
-            Contender("ours, compiled", "ours", compiled, amount),
-            Contender("ours, not compiled", "peer", plain, amount),
-        ]
     return Contest(
         f"sampling, {size.layers} layers of {size.width}",
         f"batch {batch}, {size.tokens} tokens",
         "tokens",
         (
-            *ours,
+            *ours_and_compiled(Contender("ours", "ours", plain, amount), compiled),
             Contender(
                 "products of a step + reading the cache",
                 "ceiling",

@@ -9,10 +9,10 @@ wall is what ratios must be taken of (`Clock`).
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-__all__ = ["Clock", "Contender", "Contest", "Role", "Timed", "measure"]
+__all__ = ["Clock", "Contender", "Contest", "Role", "Timed", "measure", "ours_and_compiled"]
 
 Role = Literal["ours", "peer", "ceiling"]
 Clock = Literal["processor", "wall"]
@@ -29,6 +29,18 @@ class Contender:
     amount: float
     """Work of one run, in the unit of the contest. For a ceiling: what arithmetic alone allows."""
     note: str = ""
+
+
+def ours_and_compiled(
+    plain: Contender, compiled: Callable[[], object] | None
+) -> tuple[Contender, ...]:
+    """Ours; where there is a compiled way of it, that is ours, and the plain one of the others."""
+    if compiled is None:
+        return (plain,)
+    return (
+        replace(plain, name=f"{plain.name}, compiled", run=compiled),
+        replace(plain, name=f"{plain.name}, not compiled", role="peer"),
+    )
 
 
 @dataclass(frozen=True)

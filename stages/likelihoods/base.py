@@ -16,7 +16,14 @@ from stages.core.errors import ParamsError
 from stages.core.sections import MemberOptions
 from stages.core.shapes import Images, ImageShape, Nats
 
-__all__ = ["ChooseLevels", "Levels", "Likelihood", "LikelihoodOptions", "Parameters"]
+__all__ = [
+    "ChooseLevels",
+    "Levels",
+    "Likelihood",
+    "LikelihoodOptions",
+    "Parameters",
+    "mean_of_each",
+]
 
 Parameters = Float[Tensor, "batch parameters height width"]
 Levels = Int[Tensor, "batch channels height width"]
@@ -27,6 +34,15 @@ ChooseLevels = Callable[
 ]
 """(probabilities of the levels of some places, which channels, rows and columns they are) -> one
 level of each; sums to one, float64 on the CPU."""
+
+
+def mean_of_each(numbers: Images) -> Float[Tensor, " batch"]:
+    """The mean over each image.
+
+    A sum and a quotient: the gradient of PyTorch's mean is written out in an order of its own, and
+    those of all layers before it follow.
+    """
+    return numbers.sum(dim=(1, 2, 3)) / numbers[0].numel()
 
 
 class LikelihoodOptions(MemberOptions):

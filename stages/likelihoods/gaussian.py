@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.core.shapes import Images, ImageShape, Nats
-from stages.likelihoods.base import Likelihood, LikelihoodOptions, Parameters
+from stages.likelihoods.base import Likelihood, LikelihoodOptions, Parameters, mean_of_each
 from stages.nn.processes import StepSums
 
 __all__ = ["Gaussian", "GaussianOptions"]
@@ -77,9 +77,7 @@ class Gaussian(Likelihood):
 
     def log_prob(self, images: Images, parameters: Parameters) -> Nats:
         """log N(images; parameters, sigma^2 I); in training, `optimal` looks at this batch."""
-        errors = (images.float() - parameters.float()).square()
-        # No mean: its gradient is written out in an order of its own, and all before it follow.
-        squares = errors.sum(dim=(1, 2, 3)) / errors[0].numel()
+        squares = mean_of_each((images.float() - parameters.float()).square())
         if self.options.sigma == "optimal" and self.training:
             sigma = self._fit(squares)
         else:

@@ -28,7 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.core.shapes import Images, ImageShape, Nats
-from stages.likelihoods.base import Likelihood, LikelihoodOptions, Parameters
+from stages.likelihoods.base import Likelihood, LikelihoodOptions, Parameters, mean_of_each
 from stages.nn.processes import StepSums
 
 __all__ = ["Laplace", "LaplaceOptions"]
@@ -82,9 +82,7 @@ class Laplace(Likelihood):
 
     def log_prob(self, images: Images, parameters: Parameters) -> Nats:
         """log p(images given locations); in training, `optimal` looks at this batch."""
-        distances = (images.float() - parameters.float()).abs()
-        # No mean, as in stages/likelihoods/gaussian.py.
-        errors = distances.sum(dim=(1, 2, 3)) / distances[0].numel()
+        errors = mean_of_each((images.float() - parameters.float()).abs())
         if self.options.scale == "optimal" and self.training:
             scale = self._fit(errors)
         else:

@@ -20,12 +20,16 @@ def contest(*contenders):
     return Contest("made up", "small", "pages", contenders)
 
 
-def test_contenders_take_turns_after_once_for_nothing():
-    calls = []
-    ours, theirs = (
+def two_that_note(calls):
+    return [
         Contender(name, role, lambda name=name: calls.append(name), 1)
         for name, role in (("a", "ours"), ("b", "peer"))
-    )
+    ]
+
+
+def test_contenders_take_turns_after_once_for_nothing():
+    calls = []
+    ours, theirs = two_that_note(calls)
     found = measure(contest(ours, theirs), rounds=2)
     assert calls == ["a", "b"] * 3
     assert all(len(timed.wall_seconds) == 2 for timed in found)
@@ -36,11 +40,8 @@ def test_contenders_take_turns_after_once_for_nothing():
 
 def test_the_first_of_several_runs_in_a_row_is_not_timed():
     calls = []
-    ours, theirs = (
-        Contender(name, role, lambda name=name: calls.append(name), 1)
-        for name, role in (("a", "ours"), ("b", "peer"))
-    )
-    found = measure(replace(contest(ours, theirs), in_a_row=3), rounds=2, warm_up=False)
+    three_in_a_row = replace(contest(*two_that_note(calls)), in_a_row=3)
+    found = measure(three_in_a_row, rounds=2, warm_up=False)
     assert "".join(calls) == "aaabbb" * 2
     assert all(len(timed.wall_seconds) == 4 for timed in found)
 

@@ -4,26 +4,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stages.core.errors import ParamsError
 from stages.nn import decode_attention
 from stages.nn.attention import OneToken
+from stages.nn.compiled_step import compiled_stepper
 from stages.nn.decode_attention import attend_to_cache, can_attend_to_cache
 
 ROWS, HEADS, ROOM = 3, 2, 40
 
-pytestmark = pytest.mark.skipif(
-    not can_attend_to_cache(torch.zeros(1, 1, 1, 16)), reason="PyTorch compiles no C++ here"
-)
 
-
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _needs_a_compiler():
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
     try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        pytest.skip("no C++ compiler")
+        compiled_stepper()
+    except ParamsError as error:
+        pytest.skip(str(error))
+    if not can_attend_to_cache(torch.zeros(1, 1, 1, 16)):
+        pytest.skip("PyTorch compiles no C++ here")
 
 
 def token(dtype: torch.dtype, head_dim: int) -> OneToken:
