@@ -1,12 +1,15 @@
 """Several processes of one test that have met, as torchrun would have started them.
 
-They are forked, so that nothing is imported again; gloo connects them on the loopback device.
+They are forked, so that nothing is imported again; gloo connects them on the loopback device. With
+a GPU about they are not: a process that has computed gradients there cannot be forked.
 """
 
 import multiprocessing
 import os
 import socket
 import traceback
+
+import torch
 
 from stages.core.ranks import ComputeOptions, joined
 
@@ -40,7 +43,7 @@ def _enter(rank, count, port, work, arguments, results):
 
 def in_processes(count, work, *arguments):
     """What `work(*arguments)` gives in each of so many processes, by rank; text of an error."""
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
     port = _free_port()
     with context.Manager() as manager:
         results = manager.dict()

@@ -6,13 +6,15 @@ float32. It is the same decision on every run of one machine, so bytes stay repr
 """
 
 import contextlib
+import os
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from stages.core.errors import ParamsError
 
-__all__ = ["Device", "Precision", "autocast", "resolve_device", "resolve_precision"]
+__all__ = ["Device", "Precision", "autocast", "resolve_device", "resolve_precision", "sent_to"]
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -37,11 +39,31 @@ def resolve_device(device: Device) -> torch.device:
         there = ", ".join(name for name, there in available.items() if there)
         raise ParamsError(f"device: {device!r} is not available on this machine; there is: {there}")
     if chosen == "cuda":
-        # On a CPU the same build adds in the same order anyway, and this switch would turn the
-        # fast convolutions off (four times slower).
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
+        _make_cuda_deterministic()
     return torch.device(chosen)
+
+
+def _make_cuda_deterministic() -> None:
+    # On a CPU the same build adds in the same order anyway, and this switch would turn the fast
+    # convolutions off (four times slower).
+    # Strict: told only to warn, fused attention adds its gradients in any order. It also keeps
+    # `torch.compile` from adding in the order that was fastest when it was tried.
+    torch.use_deterministic_algorithms(True)
+    # Nobody here reads memory before writing it; to fill it is a kernel for every tensor.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False
+    # Read by cuBLAS when it is first used; without it, it may add in another order each time.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def sent_to(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device, not waiting for what the device is still at.
+
+    A copy from memory that may be swapped out waits for all work before it (CUDA).
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:

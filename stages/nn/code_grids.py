@@ -59,4 +59,7 @@ def place_embeddings(
 
 def _mean_covered(vectors: Float[Tensor, "most width"], count: int) -> Float[Tensor, "count width"]:
     """The vectors of `count` equal stretches, each the mean of those it covers."""
-    return F.adaptive_avg_pool1d(vectors.T, count).T
+    each = torch.eye(len(vectors), device=vectors.device, dtype=vectors.dtype)
+    shares = F.adaptive_avg_pool1d(each, count).T
+    # The gradient of pooling itself is added in any order on a GPU.
+    return (shares.unsqueeze(-1) * vectors).sum(dim=1)

@@ -40,6 +40,8 @@ __all__ = [
 
 # Distances held at once where vectors are short: 1 MB stays in a CPU's cache.
 _DISTANCES_AT_ONCE = 1 << 18
+# So many times as many keep an accelerator busy.
+_TIMES_ON_ACCELERATORS = 64
 
 Vectors = Float[Tensor, "vectors dim"]
 Codebook = Float[Tensor, "codes dim"]
@@ -71,7 +73,8 @@ def nearest(
         norms = codebook.square().sum(dim=1)
         # No fewer rows than twice `dim`, or reading the codebook again for every chunk would cost
         # more than half of writing the distances. They take at most twice the codebook's memory.
-        rows = max(2 * vectors.shape[1], _DISTANCES_AT_ONCE // len(codebook))
+        times = 1 if vectors.device.type == "cpu" else _TIMES_ON_ACCELERATORS
+        rows = max(2 * vectors.shape[1], times * _DISTANCES_AT_ONCE // len(codebook))
         # One piece of memory for all chunks: what is found of each lies between what is freed, so
         # that an allocator may take new memory for every one of them, codes x vectors in the end.
         held = vectors.new_empty(min(rows, len(vectors)), len(codebook))
@@ -114,7 +117,11 @@ def vectors_of(
 
 def code_counts(codes: Int[Tensor, "..."], num_codes: int) -> Int[Tensor, " codes"]:
     """How often each code occurs."""
-    return torch.bincount(codes.flatten(), minlength=num_codes)
+    codes = codes.flatten()
+    if codes.device.type == "cpu":
+        return torch.bincount(codes, minlength=num_codes)
+    # An accelerator would be waited for, to see which is the largest.
+    return codes.new_zeros(num_codes).index_add_(0, codes, torch.ones_like(codes))
 
 
 def perplexity(counts: Counts) -> Float[Tensor, ""]:

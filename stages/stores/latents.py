@@ -27,6 +27,7 @@ from torch import Tensor
 
 from stages.bottlenecks.base import LatentSpec
 from stages.core.artifacts import Artifact, open_artifact, open_remote_artifact
+from stages.core.devices import sent_to
 from stages.core.errors import ArtifactError
 from stages.core.journal import project_root
 from stages.core.remote_files import is_url, open_cache
@@ -63,12 +64,12 @@ class LatentBatch:
             return None
         return self._posterior(self.mean.double(), self.log_variance.double())
 
-    def to(self, device: torch.device | str) -> "LatentBatch":
+    def to(self, device: torch.device) -> "LatentBatch":
         """The same batch on a device."""
         names = ("codes", "mean", "log_variance", "labels")
         tensors = {name: getattr(self, name) for name in names}
         return replace(
-            self, **{name: t if t is None else t.to(device) for name, t in tensors.items()}
+            self, **{n: t if t is None else sent_to(t, device) for n, t in tensors.items()}
         )
 
     def draw(self, generator: torch.Generator) -> Tensor:

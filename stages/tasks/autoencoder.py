@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.autoencoders.base import Autoencoder, Reconstructed
+from stages.core.devices import sent_to
 from stages.core.intensities import from_pixels
 from stages.core.randomness import torch_stream
 from stages.core.shapes import Images, Labels
@@ -86,10 +87,10 @@ class AutoencoderTask(Task):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss in nats per dimension, and its parts in nats per image."""
         images = batch.images
-        done = torch.tensor(float(step), device=images.device)
+        done = torch.full((), float(step), device=images.device)
         result = module(images, batch.labels, generator, done)
         if result.codes is not None:
-            counts = code_counts(result.codes, len(self.code_counts)).cpu()
+            counts = code_counts(result.codes, len(self.code_counts))
             self.step_codes.add(counts, torch.tensor(len(images)))
         added, looks = self.appearance.loss(images, result.reconstructions, result.distortion, step)
         figures = {
@@ -110,7 +111,8 @@ class AutoencoderTask(Task):
         if taken is None:
             return {}
         counts, images = taken
-        self.code_counts += counts
+        # Where they were counted: a device is not waited for.
+        self.code_counts = self.code_counts.to(counts.device) + counts
         self.images_counted += int(images)
         if self.images_counted < self.num_examples:
             return {}
@@ -123,7 +125,7 @@ class AutoencoderTask(Task):
         """Loss, reconstruction error, and the latents' state over the validation split."""
         count = len(self.validation.images)
         sums: dict[str, float] = {}
-        counts = torch.zeros_like(self.code_counts)
+        counts = torch.zeros(len(self.code_counts), dtype=torch.int64)
         kl = torch.zeros(())
         for start in range(0, count, VALIDATION_BATCH):
             rows = np.arange(start, min(start + VALIDATION_BATCH, count))
@@ -168,7 +170,7 @@ class AutoencoderTask(Task):
         labels = None
         if self.module.num_classes:
             assert split.labels is not None, "an autoencoder with classes is built from data's"
-            labels = torch.from_numpy(split.labels[rows]).to(device)
+            labels = sent_to(torch.from_numpy(split.labels[rows]), device)
         return ImageBatch(read_images(split.images, rows, device), labels)
 
     def _kl_figures(self, kl: Tensor) -> dict[str, Tensor]:
@@ -183,7 +185,7 @@ class AutoencoderTask(Task):
 
 def read_images(images: np.ndarray, rows: np.ndarray, device: torch.device) -> Images:
     """Rows of a memory-mapped uint8 array, in [-1, 1], on the device."""
-    return from_pixels(torch.from_numpy(np.ascontiguousarray(images[rows])).to(device))
+    return from_pixels(sent_to(torch.from_numpy(np.ascontiguousarray(images[rows])), device))
 
 
 def _mse(result: Reconstructed, images: Images) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stages.core.devices import sent_to
 from stages.core.intensities import from_pixels
 from stages.core.shapes import Images, Labels
 from stages.nn.classifier import Classifier
@@ -84,8 +85,10 @@ class JudgeTask(Task):
 
 
 def _read(split: PreparedSplit, rows: np.ndarray, device: torch.device) -> LabelledImages:
-    pixels = torch.from_numpy(np.asarray(split.images[rows])).to(device)
-    labels = None if split.labels is None else torch.from_numpy(split.labels[rows]).to(device)
+    pixels = sent_to(torch.from_numpy(np.asarray(split.images[rows])), device)
+    labels = None
+    if split.labels is not None:
+        labels = sent_to(torch.from_numpy(split.labels[rows]), device)
     return LabelledImages(from_pixels(pixels), labels)
 
 

@@ -54,7 +54,7 @@ class PriorTask(Task):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The prior's loss, classes dropped as its options ask."""
         latents = batch.draw(generator)
-        done = torch.tensor(float(step), device=latents.device)
+        done = torch.full((), float(step), device=latents.device)
         return module(latents, self._labels(batch), done), {}
 
     def start_latents(self, device: torch.device) -> LatentsAndLabels:

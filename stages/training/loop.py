@@ -118,6 +118,7 @@ class _Training:
         self.shown: dict[str, float] = {}
         self.checkpoint_time = time.monotonic()
         self.agreed = (False, False)
+        self.unseen: tuple[int, Tensor, Tensor] | None = None
         saved = from_first(read_checkpoint(run.work) if run.is_first else None)
         if saved is None:
             task.start(device, torch_stream(seed, "start", device=device))
@@ -160,15 +161,7 @@ class _Training:
         norm = self.sharing.whole(
             nn.utils.clip_grad_norm_(self.task.module.parameters(), options.gradient_clip)
         )
-        # A non-finite norm is caught before the step: the weights at hand stay usable.
-        if not torch.isfinite(norm + figures["loss"].to(norm.device)):
-            raise DivergenceError(self._divergence(step, figures["loss"].item(), norm.item()))
-        if self._is_skipped(norm.item()):
-            self.state.skipped_steps += 1
-            self.state.skipped_in_a_row += 1
-        else:
-            self.state.skipped_in_a_row = 0
-            self.optimizer.step()
+        self._take(step, figures["loss"], norm)
         self.state.step += 1
         extra = self.task.after_step(
             torch_stream(self.seed, "after step", step, device=self.device)
@@ -179,6 +172,41 @@ class _Training:
             self.recent[name].append(value)
         if self.state.step % LOG_EVERY == 0 or self.state.step == options.steps or extra:
             self._log(extra)
+
+    def _take(self, step: int, loss: Tensor, norm: Tensor) -> None:
+        """Move the weights, unless loss or norm forbid it.
+
+        A step that is not finite is not taken: the weights at hand stay usable. A GPU sees to that
+        by itself, and is asked a step later: asked at once, it would have nothing to do until the
+        processor has prepared the next one.
+        """
+        self._require_finite()
+        self.unseen = (step, loss, norm)
+        if self._runs_ahead():
+            self.optimizer.found_inf = (~torch.isfinite(norm + loss)).float()
+            self.optimizer.step()
+            return
+        self._require_finite()
+        if self._is_skipped(norm.item()):
+            self.state.skipped_steps += 1
+            self.state.skipped_in_a_row += 1
+        else:
+            self.state.skipped_in_a_row = 0
+            self.optimizer.step()
+
+    def _runs_ahead(self) -> bool:
+        """Whether nothing that the processor decides hangs on this step's numbers."""
+        alone = world()[1] == 1
+        return self.device.type == "cuda" and alone and not self.options.skip_above_norm
+
+    def _require_finite(self) -> None:
+        """Look at the last step's numbers, if nobody has yet."""
+        if self.unseen is None:
+            return
+        step, loss, norm = self.unseen
+        self.unseen = None
+        if not torch.isfinite(norm + loss.to(norm.device)):
+            raise DivergenceError(self._divergence(step, loss.item(), norm.item()))
 
     def _pass_pieces(self, step: int) -> dict[str, Tensor]:
         """Leave the gradient of the step's loss; its figures, the loss among them."""
@@ -236,6 +264,7 @@ class _Training:
         self.run.tracker.log_metrics(figures, step=step)
 
     def _validate(self) -> None:
+        self._require_finite()
         module = self._judged_module()
         module.eval()
         seed_everything(self.seed, "validation")
@@ -283,6 +312,7 @@ class _Training:
             self.run.raise_if_stopped()
 
     def _checkpoint(self) -> None:
+        self._require_finite()
         whole = self.sharing.whole
         state: dict[str, Any] = {
             "module": whole(self.task.module.state_dict()),

@@ -17,7 +17,7 @@ from stages.core.ranks import world
 from stages.training.order import BatchOrder
 from stages.training.task import Task
 
-__all__ = ["PieceLoss", "own_pieces"]
+__all__ = ["PieceLoss", "compiled", "own_pieces"]
 
 
 def own_pieces(pieces: int) -> range:
@@ -54,7 +54,8 @@ class PieceLoss(nn.Module):
         super().__init__()
         self.module = task.module
         # Compiled or not, the weights are those of `module`.
-        self._called = (torch.compile(task.module) if compile else task.module,)
+        self._called = (compiled(task.module, pieces, device) if compile else task.module,)
+        self._compiled = compile
         self._task, self._order, self._pieces = task, order, pieces
         self._seed, self._device, self._dtype = seed, device, dtype
 
@@ -65,6 +66,18 @@ class PieceLoss(nn.Module):
         stream = torch_stream(self._seed, "batch noise", step, *names, device=self._device)
         rows = self._order.rows(step).reshape(self._pieces, -1)[piece]
         batch = self._task.batch(rows, self._device)
+        if self._compiled:
+            torch.compiler.cudagraph_mark_step_begin()
         with autocast(self._dtype, self._device):
             loss, figures = self._task.loss(self._called[0], batch, stream, step)
         return loss, {name: value.detach() for name, value in figures.items()}
+
+
+def compiled(module: nn.Module, pieces: int, device: torch.device) -> nn.Module:
+    """The module compiled; on a GPU its kernels are launched together, as a CUDA graph.
+
+    Not where gradients of several pieces add up, or are sent to other processes: graphs write them
+    to the same place every time.
+    """
+    graphs = device.type == "cuda" and pieces == 1
+    return torch.compile(module, mode="reduce-overhead" if graphs else None)

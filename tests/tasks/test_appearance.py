@@ -25,13 +25,13 @@ IDENTITY = next(values for values in EXAMPLES if values["kind"] == "identity")
 PLAN = options(steps=9, warmup_steps=2, validate_every=5, batch_size=2)
 
 
-def appearance(weights="", perceptual=0.0, **changes):
+def appearance(weights="", perceptual=0.0, device=CPU, **changes):
     return build_appearance(
         validate(PerceptualOptions, {"weight": perceptual, "weights": str(weights)}, source="t"),
         validate(AdversaryOptions, ADVERSARY | changes, source="t"),
         IMAGE,
         seed=0,
-        device=CPU,
+        device=device,
     )
 
 

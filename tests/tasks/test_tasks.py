@@ -53,10 +53,10 @@ def split(count):
     return PreparedSplit(images=pixels, labels=None, factors=None)
 
 
-def autoencoder_task(bottleneck):
+def autoencoder_task(bottleneck, widths=(6, 10)):
     raw = {
         "autoencoder": {"kind": "flat"},
-        "backbone": conv([6, 10], 1),
+        "backbone": conv(list(widths), 1),
         "bottleneck": bottleneck,
         "likelihood": {"kind": "gaussian", "sigma": "optimal", "value": 0.1, "decay": 0.9},
         "objective": ELBO,
@@ -122,7 +122,7 @@ MAKERS = {
 PLAN = options(steps=9, warmup_steps=2, validate_every=4, batch_size=6, patience=3)
 
 
-def train(task, folder, stop_after=None, plan=PLAN):
+def train(task, folder, stop_after=None, plan=PLAN, device=CPU):
     """What was fitted; a stop is asked for after so many steps."""
     folder.mkdir(exist_ok=True)
     run = Run("toy", folder, {}, open_tracker("toy", folder), threading.Event())
@@ -136,7 +136,7 @@ def train(task, folder, stop_after=None, plan=PLAN):
             return after(generator)
 
         task.after_step = counting
-    return fit(task, plan, run, seed=0, device=CPU)
+    return fit(task, plan, run, seed=0, device=device)
 
 
 @pytest.mark.parametrize("name", MAKERS)
