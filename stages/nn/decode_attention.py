@@ -1,4 +1,4 @@
-"""Attention of one new token to a cache: decode attention, by a kernel of our own on a CPU.
+"""Attention of one new token to a cache: decode attention, by kernels of our own.
 
     o = sum over t <= now of p_t v_t,    p = softmax(q k_t / sqrt(d))
 
@@ -6,13 +6,15 @@
 it should take what reading the cache takes. PyTorch's fused attention is made for many queries and
 takes twice that (docs/speed.md); loops that `torch.compile` makes of sums are no better.
 
-The kernel, decode_attention.cpp, is compiled when it is first needed, in a few seconds, with the
+That of a CPU, decode_attention.cpp, is compiled when it is first needed, in a few seconds, with the
 compiler, the flags and the folder of compiled code of `torch.compile`. How PyTorch does that it
-keeps to itself; a build that cannot goes on with its fused attention.
+keeps to itself; a build that cannot goes on with its fused attention. That of a GPU is written in
+Triton (stages/nn/decode_attention_gpu.py).
 """
 
 import ctypes
 import functools
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,9 @@ Cached = Float[Tensor, "*layer batch heads room head_dim"]
 
 
 def can_attend_to_cache(keys: Cached) -> bool:
-    """Whether the kernel can do it: in these dtypes, on a CPU, by this build of PyTorch."""
-    return keys.device.type == "cpu" and keys.dtype in _NUMBERS and _code_cache() is not None
+    """Whether a kernel can do it: in these dtypes, on this device, by this build of PyTorch."""
+    there = {"cpu": lambda: _code_cache() is not None, "cuda": _has_triton}
+    return keys.dtype in _NUMBERS and there.get(keys.device.type, lambda: False)()
 
 
 def attend_to_cache(
@@ -89,6 +92,22 @@ def _attend(
     return mixed
 
 
+@torch.library.impl(_library, "decode_attention", "CUDA")
+def _attend_on_a_gpu(
+    queries: Tensor,
+    new_keys: Tensor,
+    new_values: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    now: Tensor,
+) -> Tensor:
+    # Imported here: Triton comes with the builds for GPUs only.
+    from stages.nn.decode_attention_gpu import attend
+
+    new = [_heads_side_by_side(tensor) for tensor in (queries, new_keys, new_values)]
+    return attend(*new, keys, values, now)
+
+
 @torch.library.register_fake("latentline::decode_attention", lib=_library)
 def _(queries: Tensor, *_: Tensor) -> Tensor:
     return queries.new_empty(queries.shape)
@@ -98,6 +117,11 @@ def _heads_side_by_side(one: Tensor) -> Tensor:
     """The tensor, or a copy whose numbers of a row follow each other."""
     head_dim = one.shape[-1]
     return one if one.stride()[1::2] == (head_dim, 1) else one.contiguous()
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 @functools.cache

@@ -24,6 +24,7 @@ from torch import Tensor
 from stages.core.errors import ParamsError
 from stages.core.randomness import numpy_stream
 from stages.core.shapes import Labels, Pixels
+from stages.nn.cuda_graph import Replayed
 from stages.nn.stepping import with_steps
 from stages.priors.base import Prior
 from stages.sampling.options import SamplingOptions
@@ -115,6 +116,8 @@ class Sampler:
             )
         assert opinion is not None or not options.rejects
         self.walker = with_steps(prior, options.steps, device)
+        # Groups are all of one size, so that on a GPU one graph does for all but the first.
+        self._walk = Replayed(self._sample)
 
     def draw(self, start: int, stop: int) -> Drawn:
         """Images start <= i < stop; whole groups cost no more than a part of one.
@@ -148,7 +151,7 @@ class Sampler:
             labels = torch.from_numpy(chosen).to(self.device)
         uniforms = torch.from_numpy(uniforms).to(self.device)
         known = labels if self.prior.num_classes else None
-        latents = self.walker.sample(known, uniforms, self.options.settings)
+        latents = self._walk(known, uniforms)
         log_probability = self.prior.log_prob(latents, known)
         images = self._decoded(latents, labels, indices)
         judged = torch.full((len(indices),), torch.nan)
@@ -163,6 +166,9 @@ class Sampler:
             np.full(len(indices), number),
             judged.cpu().numpy(),
         )
+
+    def _sample(self, labels: Labels | None, uniforms: Tensor) -> Tensor:
+        return self.walker.sample(labels, uniforms, self.options.settings)
 
     def _decoded(
         self, latents: Tensor, labels: Labels | None, indices: Int[np.ndarray, " count"]

@@ -1,4 +1,4 @@
-"""The kernel for one query: as PyTorch, over what is filled; it looks at nothing else."""
+"""The kernels for one query: as PyTorch, over what is filled; it looks at nothing else."""
 
 import pytest
 import torch
@@ -23,6 +23,20 @@ def _needs_a_compiler():
         pytest.skip("PyTorch compiles no C++ here")
 
 
+@pytest.fixture(params=["cpu", "cuda"])
+def _device(request):
+    """Where tensors are made."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    if request.param == "cuda" and request.config.getoption("jaxtyping_packages"):
+        pytest.skip("with its shapes checked, Triton cannot compile it: see tests/gpu")
+    with torch.device(request.param):
+        yield
+
+
+on_every_device = pytest.mark.usefixtures("_device")
+
+
 def token(dtype: torch.dtype, head_dim: int) -> OneToken:
     return torch.randn(ROWS, HEADS, 1, head_dim).to(dtype)
 
@@ -33,6 +47,7 @@ def filled_up_to(now: int, dtype: torch.dtype, head_dim: int) -> torch.Tensor:
     return cache
 
 
+@on_every_device
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("head_dim", "now"), [(16, 0), (16, 17), (36, 31), (36, ROOM - 1)])
 def test_equals_attention_to_what_is_filled(dtype, head_dim, now):
@@ -56,6 +71,7 @@ def test_equals_attention_to_what_is_filled(dtype, head_dim, now):
     torch.testing.assert_close(values, expected_values, rtol=0, atol=0, equal_nan=True)
 
 
+@on_every_device
 def test_large_logits_do_not_overflow():
     query, key, value = (1e3 * token(torch.float32, 16) for _ in range(3))
     keys, values = (filled_up_to(0, torch.float32, 16) for _ in range(2))
@@ -64,6 +80,7 @@ def test_large_logits_do_not_overflow():
     torch.testing.assert_close(mixed, value)
 
 
+@on_every_device
 def test_tokens_may_be_views_of_a_projection():
     torch.manual_seed(0)
     projected = torch.randn(ROWS, 1, 3, HEADS, 16)
@@ -76,6 +93,7 @@ def test_tokens_may_be_views_of_a_projection():
     assert torch.equal(mixed[0], mixed[2])
 
 
+@on_every_device
 def test_a_slice_of_a_cache_will_do():
     torch.manual_seed(0)
     query, key, value = (token(torch.float32, 16) for _ in range(3))
