@@ -16,7 +16,7 @@ from benchmarks.autoencoder_step.peers import kl_loss, pythae_loss, vq_loss
 from benchmarks.side_by_side.ceiling import ceiling_contender
 from benchmarks.side_by_side.contest import Contender, Contest, ours_and_compiled
 from benchmarks.side_by_side.peers import peer
-from benchmarks.side_by_side.training_step import STEPS_IN_A_ROW, training_step
+from benchmarks.side_by_side.training_step import STEPS_IN_A_ROW, compiled_forward, training_step
 from stages.assembly.first_stage import FirstStageParams, build_first_stage
 from stages.core.sections import parse_params
 from stages.core.shapes import ImageShape
@@ -72,16 +72,17 @@ OURS_CONV = OURS | {
 Loss = Callable[[], Tensor]
 
 
-def step_contest(batch: int, seed: int, *, compile: bool) -> Contest:
+def step_contest(batch: int, seed: int, device: torch.device, *, compile: bool) -> Contest:
     """All autoencoders at one batch.
 
     Args:
         batch: Images of a step.
         seed: Of images and weights.
+        device: Where to.
         compile: Whether ours is compiled; as it stands it then is one of the others.
     """
     generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(batch, *IMAGE, generator=generator)
+    images = torch.rand(batch, *IMAGE, generator=generator).to(device)
     inputs = 2 * images - 1
     patches = Contender("ours, patch_conv + ema_vq", "ours", our_step(inputs, seed), 0)
     compiled = our_step(inputs, seed, compile=True) if compile else None
@@ -90,9 +91,11 @@ def step_contest(batch: int, seed: int, *, compile: bool) -> Contest:
     contenders = (
         *ours_and_compiled(_counted(patches, batch), compiled),
         _counted(conv, batch),
-        ceiling_contender(1e9),
+        ceiling_contender(1e9, device),
         *(
-            _counted(peer(name, package, lambda make=make: _peer_step(*make(images)), 0), batch)
+            _counted(
+                peer(name, package, lambda make=make: _peer_step(*make(images), device), 0), batch
+            )
             for name, package, make in (
                 ("pythae ResNet VQ-VAE", "pythae", pythae_loss),
                 ("diffusers VQModel", "diffusers", vq_loss),
@@ -101,7 +104,7 @@ def step_contest(batch: int, seed: int, *, compile: bool) -> Contest:
         ),
     )
     work, size = "training step of an autoencoder", f"batch {batch}"
-    return Contest(work, size, "GFLOP", contenders, STEPS_IN_A_ROW)
+    return Contest(work, size, "GFLOP", contenders, STEPS_IN_A_ROW, device)
 
 
 def make_autoencoder(seed: int, sections: dict = OURS, image: ImageShape = IMAGE) -> nn.Module:
@@ -114,22 +117,25 @@ def make_autoencoder(seed: int, sections: dict = OURS, image: ImageShape = IMAGE
 def our_step(
     images: Tensor, seed: int, sections: dict = OURS, *, compile: bool = False
 ) -> Callable[[], object]:
-    """One step, with what the bottleneck does after it."""
-    autoencoder = make_autoencoder(seed, sections)
-    forward = torch.compile(autoencoder) if compile else autoencoder
-    generator = torch.Generator().manual_seed(seed)
+    """One step, with what bottleneck and likelihood do after it."""
+    device = images.device
+    autoencoder = make_autoencoder(seed, sections).to(device)
+    forward = compiled_forward(autoencoder, device) if compile else autoencoder
+    generator = torch.Generator(device).manual_seed(seed)
     images = images.contiguous(memory_format=torch.channels_last)
-    step = training_step(autoencoder, lambda: forward(images, None, generator).loss)
+    step = training_step(autoencoder, lambda: forward(images, None, generator).loss, device)
 
     def run() -> None:
         step()
         autoencoder.after_step(generator)
+        autoencoder.likelihood.after_step()
 
     return run
 
 
-def _peer_step(module: nn.Module, loss: Loss) -> Callable[[], object]:
-    return training_step(module.to(memory_format=torch.channels_last), loss)
+def _peer_step(module: nn.Module, loss: Loss, device: torch.device) -> Callable[[], object]:
+    module = module.to(device=device, memory_format=torch.channels_last)
+    return training_step(module, loss, device)
 
 
 def _counted(contender: Contender, batch: int) -> Contender:

@@ -120,7 +120,7 @@ def train(
         images, rows = _images(pixels[rows[:BATCH]]), rows[BATCH:]
         warm = min(1.0, (steps + 1) / WARM_UP)
         optimizer.param_groups[0]["lr"] = rate * warm * (1 + math.cos(math.pi * passed)) / 2
-        with autocast(fastest_precision(), CPU):
+        with autocast(fastest_precision(CPU), CPU):
             loss = network.loss(images)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -28,6 +28,7 @@ __all__ = ["cores"]
 
 Work = Callable[[], object]
 
+CPU = torch.device("cpu")
 _LAYERS = 4
 _FEATURES = 64
 
@@ -192,7 +193,7 @@ def _sampling_by_tokens(seed: int, scale: int) -> Core:
     weights = _weights(_LAYERS, width)
 
     def make(tokens: int) -> Work:
-        return our_sampler(PriorSize(_LAYERS, width, tokens), batch, seed, StepSettings())
+        return our_sampler(PriorSize(_LAYERS, width, tokens), batch, seed, StepSettings(), CPU)
 
     return Core(
         "sample",
@@ -212,7 +213,7 @@ def _sampling_by_images(seed: int, scale: int) -> Core:
         f"{size.tokens} tokens, {_LAYERS} layers of {size.width}",
         "images in a batch",
         _sizes(4, 8, 16, 32, 64, scale=scale),
-        lambda images: our_sampler(size, images, seed, StepSettings()),
+        lambda images: our_sampler(size, images, seed, StepSettings(), CPU),
         lambda images: images,
         lambda images: images,
     )
@@ -246,7 +247,7 @@ def _prior_step(size: PriorSize, batch: int, seed: int) -> Work:
     prior = make_prior(size, seed)
     codes = torch.randint(CODES, (batch, size.rows, size.columns))
     labels = torch.arange(batch) % prior.num_classes
-    return training_step(prior, lambda: prior(codes, labels))
+    return training_step(prior, lambda: prior(codes, labels), CPU)
 
 
 def _weights(layers: int, width: int) -> int:

@@ -13,52 +13,69 @@ from benchmarks.side_by_side.contest import Contender, Contest, ours_and_compile
 from benchmarks.side_by_side.language_models import llama, llama_loss, x_transformer
 from benchmarks.side_by_side.peers import peer
 from benchmarks.side_by_side.prior_model import CODES, PriorSize, make_prior, matrix_weights
-from benchmarks.side_by_side.training_step import STEPS_IN_A_ROW, training_step
+from benchmarks.side_by_side.training_step import STEPS_IN_A_ROW, compiled_forward, training_step
 
 __all__ = ["step_contest"]
 
 
-def step_contest(size: PriorSize, batch: int, seed: int, *, compile: bool) -> Contest:
+def step_contest(
+    size: PriorSize,
+    batch: int,
+    seed: int,
+    device: torch.device,
+    *,
+    compile: bool,
+    compile_peers: bool = False,
+) -> Contest:
     """All priors at one number of tokens.
 
     Args:
         size: Of the prior.
         batch: Sequences of a step.
         seed: Of codes and weights.
+        device: Where to.
         compile: Whether ours is compiled; as it stands it then is one of the others.
+        compile_peers: Whether there is a row more of the peer that can be.
     """
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(CODES, (batch, size.rows, size.columns), generator=generator)
-    prior = make_prior(size, seed)
-    labels = torch.arange(batch) % prior.num_classes
+    codes = codes.to(device)
+    prior = make_prior(size, seed).to(device)
+    labels = torch.arange(batch, device=device) % prior.num_classes
     weights = sum(weight.numel() for weight in matrix_weights(prior))
     flop = 6 * weights + 6 * size.layers * size.width * size.tokens
     amount = batch * size.tokens
     flat = codes.flatten(1)
 
-    def llama_step() -> Callable[[], object]:
-        model = llama(size)
-        return training_step(model, lambda: llama_loss(model, flat))
+    def llama_step(compile: bool = False) -> Callable[[], object]:
+        model = llama(size).to(device)
+        forward = compiled_forward(model, device) if compile else model
+        return training_step(model, lambda: llama_loss(forward, flat), device)
 
     def x_transformer_step() -> Callable[[], object]:
-        model = x_transformer(size)
-        return training_step(model, lambda: model(flat))
+        model = x_transformer(size).to(device)
+        return training_step(model, lambda: model(flat), device)
 
-    plain = training_step(prior, lambda: prior(codes, labels))
+    plain = training_step(prior, lambda: prior(codes, labels), device)
     compiled = None
     if compile:
-        other = make_prior(size, seed)
-        forward = torch.compile(other)
-        compiled = training_step(other, lambda: forward(codes, labels))
+        other = make_prior(size, seed).to(device)
+        forward = compiled_forward(other, device)
+        compiled = training_step(other, lambda: forward(codes, labels), device)
+    peers = [peer("transformers Llama", "transformers", llama_step, amount)]
+    if compile_peers:
+        name = "transformers Llama, compiled"
+        peers.append(peer(name, "transformers", lambda: llama_step(compile=True), amount))
+    peers.append(peer("x-transformers", "x-transformers", x_transformer_step, amount))
     return Contest(
         f"training step of a prior, {size.layers} layers of {size.width}",
         f"batch {batch}, {size.tokens} tokens",
         "tokens",
         (
             *ours_and_compiled(Contender("ours", "ours", plain, amount), compiled),
-            ceiling_contender(flop),
-            peer("transformers Llama", "transformers", llama_step, amount),
-            peer("x-transformers", "x-transformers", x_transformer_step, amount),
+            ceiling_contender(flop, device),
+            *peers,
         ),
         STEPS_IN_A_ROW,
+        device,
     )

@@ -16,7 +16,8 @@ def vector_quantize_step(flat: Tensor, gradient: Tensor, codes: int) -> Callable
 
     quantizer = VectorQuantize(
         flat.shape[1], codes, decay=0.99, commitment_weight=1.0, rotation_trick=False
-    ).train()
+    )
+    quantizer = quantizer.train().to(flat.device)
     vectors = flat.view(-1, _ROWS * _ROWS, flat.shape[1]).detach().requires_grad_()
 
     def step() -> None:
@@ -36,7 +37,7 @@ def pythae_step(flat: Tensor, gradient: Tensor, codes: int) -> Callable[[], obje
 
     config = VQVAEConfig(num_embeddings=codes, use_ema=True, decay=0.99)
     config.embedding_dim = flat.shape[1]
-    quantizer = QuantizerEMA(config).train()
+    quantizer = QuantizerEMA(config).train().to(flat.device)
     vectors = flat.view(-1, _ROWS, _ROWS, flat.shape[1]).detach().requires_grad_()
     wanted = gradient.view_as(vectors).permute(0, 3, 1, 2)
 
@@ -54,7 +55,8 @@ def diffusers_step(flat: Tensor, gradient: Tensor, codes: int) -> Callable[[], o
     """The quantizer of `VQModel`, whose codebook gets a gradient and no moving average."""
     from diffusers.models.autoencoders.vae import VectorQuantizer
 
-    quantizer = VectorQuantizer(codes, flat.shape[1], beta=0.25, legacy=False).train()
+    quantizer = VectorQuantizer(codes, flat.shape[1], beta=0.25, legacy=False)
+    quantizer = quantizer.train().to(flat.device)
     vectors = flat.view(-1, _ROWS, _ROWS, flat.shape[1]).permute(0, 3, 1, 2).detach()
     vectors.requires_grad_()
     wanted = gradient.view(-1, _ROWS, _ROWS, flat.shape[1]).permute(0, 3, 1, 2).contiguous()

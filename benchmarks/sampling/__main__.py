@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from benchmarks.sampling.contest import sampling_contest
 from benchmarks.side_by_side.contest import Contest
 from benchmarks.side_by_side.prior_model import PriorSize
-from benchmarks.side_by_side.program import arguments_of, run_contests
+from benchmarks.side_by_side.program import add_device, arguments_of, device_of, run_contests
 
 __all__ = ["main"]
 
@@ -23,16 +23,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--runs", nargs="+", default=RUNS, help="batch x tokens")
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--heads", type=int, default=6)
     parser.add_argument(
         "--compile", action="store_true", help="ours also with compiled steps; a minute for each"
     )
+    add_device(parser)
     options = parser.parse_args(arguments)
 
     def contests() -> Iterator[Contest]:
         for run in options.runs:
             batch, tokens = map(int, run.split("x"))
-            size = PriorSize(options.layers, options.width, tokens)
-            yield sampling_contest(size, batch, options.seed, compile=options.compile)
+            yield sampling_contest(
+                PriorSize(options.layers, options.width, tokens, options.heads),
+                batch,
+                options.seed,
+                device_of(options),
+                compile=options.compile,
+                compile_peers=options.compile_peers,
+            )
 
     run_contests("sampling", options, contests, warm_up=False)
 

@@ -19,6 +19,7 @@ from benchmarks.side_by_side.peers import peer
 from benchmarks.side_by_side.prior_model import PriorSize, make_prior, matrix_weights
 from stages.core.devices import Precision
 from stages.heads.base import SamplerSettings
+from stages.nn.cuda_graph import Replayed
 from stages.nn.packed_linear import packed
 from stages.nn.stepping import StepSettings, with_steps
 
@@ -27,21 +28,43 @@ __all__ = ["sampling_contest"]
 _CEILING_STEPS = 8
 
 
-def sampling_contest(size: PriorSize, batch: int, seed: int, *, compile: bool) -> Contest:
+def sampling_contest(
+    size: PriorSize,
+    batch: int,
+    seed: int,
+    device: torch.device,
+    *,
+    compile: bool,
+    compile_peers: bool = False,
+) -> Contest:
     """All samplers at one batch and number of tokens.
 
     Args:
         size: Of the prior.
         batch: Images at once.
         seed: Of weights and inputs.
+        device: Where to.
         compile: Whether ours is compiled; as it stands it then is one of the others.
+        compile_peers: Whether there is a row more of the peer that can be.
     """
     amount = batch * size.tokens
-    precision: Precision = "bfloat16" if fastest_precision() == torch.bfloat16 else "float32"
-    plain = our_sampler(size, batch, seed, StepSettings(precision))
+    bfloat16 = fastest_precision(device) == torch.bfloat16
+    precision: Precision = "bfloat16" if bfloat16 else "float32"
+    plain = our_sampler(size, batch, seed, StepSettings(precision), device)
     compiled = None
     if compile:
-        compiled = our_sampler(size, batch, seed, StepSettings(precision, compile=True))
+        compiled = our_sampler(size, batch, seed, StepSettings(precision, compile=True), device)
+    name, package = "transformers Llama, static cache", "transformers"
+    peers = [peer(name, package, lambda: llama_sampler(size, batch, device), amount)]
+    if compile_peers:
+        peers.append(
+            peer(
+                f"{name}, compiled",
+                package,
+                lambda: llama_sampler(size, batch, device, compile=True),
+                amount,
+            )
+        )
     return Contest(
         f"sampling, {size.layers} layers of {size.width}",
         f"batch {batch}, {size.tokens} tokens",
@@ -51,57 +74,66 @@ def sampling_contest(size: PriorSize, batch: int, seed: int, *, compile: bool) -
             Contender(
                 "products of a step + reading the cache",
                 "ceiling",
-                _products_and_reads(size, batch, seed),
+                _products_and_reads(size, batch, seed, device),
                 batch * _CEILING_STEPS,
             ),
-            peer(
-                "transformers Llama, static cache",
-                "transformers",
-                lambda: llama_sampler(size, batch),
-                amount,
-            ),
+            *peers,
             peer(
                 "x-transformers",
                 "x-transformers",
-                lambda: x_transformer_sampler(size, batch),
+                lambda: x_transformer_sampler(size, batch, device),
                 amount,
             ),
         ),
+        device=device,
     )
 
 
 def our_sampler(
-    size: PriorSize, batch: int, seed: int, steps: StepSettings
+    size: PriorSize, batch: int, seed: int, steps: StepSettings, device: torch.device
 ) -> Callable[[], object]:
-    """`sample` of the member, classes in turn; what is to be compiled is compiled already."""
-    prior = with_steps(make_prior(size, seed).eval(), steps, torch.device("cpu"))
-    labels = torch.arange(batch) % prior.num_classes
-    uniforms = torch.rand(batch, *prior.noise_shape)
+    """`sample` of the member, classes in turn, as samplers call it.
+
+    What is to be compiled or recorded already is.
+    """
+    prior = with_steps(make_prior(size, seed).eval().to(device), steps, device)
+    labels = torch.arange(batch, device=device) % prior.num_classes
+    uniforms = torch.rand(batch, *prior.noise_shape, device=device)
+    walk = Replayed(lambda labels, uniforms: prior.sample(labels, uniforms, SamplerSettings()))
 
     @torch.inference_mode()
     def run() -> object:
-        return prior.sample(labels, uniforms, SamplerSettings())
+        return walk(labels, uniforms)
 
-    if steps.compile:
+    for _ in range(2 if device.type == "cuda" else int(steps.compile)):
         run()
     return run
 
 
-def _products_and_reads(size: PriorSize, batch: int, seed: int) -> Callable[[], object]:
-    precision = fastest_precision()
-    weights = [weight.to(precision) for weight in matrix_weights(make_prior(size, seed))]
+def _products_and_reads(
+    size: PriorSize, batch: int, seed: int, device: torch.device
+) -> Callable[[], object]:
+    precision = fastest_precision(device)
+    weights = [weight.to(device, precision) for weight in matrix_weights(make_prior(size, seed))]
     layers = [_layer(weight) for weight in weights]
-    inputs = [torch.randn(batch, weight.shape[1]).to(precision) for weight in weights]
-    cache = torch.randn(size.layers, 2, batch, max(1, size.tokens // 2), size.width).to(precision)
+    inputs = [torch.randn(batch, weight.shape[1]).to(device, precision) for weight in weights]
+    shape = (size.layers, 2, batch, max(1, size.tokens // 2), size.width)
+    cache = torch.randn(shape).to(device, precision)
     # Read as integers: a sum of bfloat16 is bound by its arithmetic, not by memory.
     read = cache.view(torch.int32)
 
-    @torch.inference_mode()
-    def run() -> None:
+    def steps(read: Tensor) -> Tensor:
         for _ in range(_CEILING_STEPS):
             for layer, rows in zip(layers, inputs, strict=True):
                 layer(rows)
-            read.max()
+            found = read.max()
+        return found
+
+    walk = Replayed(steps) if device.type == "cuda" else steps
+
+    @torch.inference_mode()
+    def run() -> None:
+        walk(read)
 
     return run
 

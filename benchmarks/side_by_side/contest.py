@@ -12,10 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import torch
+
 __all__ = ["Clock", "Contender", "Contest", "Role", "Timed", "measure", "ours_and_compiled"]
 
 Role = Literal["ours", "peer", "ceiling"]
 Clock = Literal["processor", "wall"]
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Contest:
     in_a_row: int = 1
     """Runs of a turn. The first of several is not timed: a step of a training follows itself, not
     what another one has left in the caches."""
+    device: torch.device = _CPU
+    """Is waited for before the clock is read."""
 
 
 @dataclass
@@ -94,9 +100,16 @@ def measure(contest: Contest, rounds: int, warm_up: bool = True) -> list[Timed]:
                 continue
             if contest.in_a_row > 1:
                 timed.contender.run()
+            _wait_for(contest.device)
             for _ in range(max(1, contest.in_a_row - 1)):
                 processor, wall = time.process_time(), time.perf_counter()
                 timed.contender.run()
+                _wait_for(contest.device)
                 timed.processor_seconds.append(time.process_time() - processor)
                 timed.wall_seconds.append(time.perf_counter() - wall)
     return found
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

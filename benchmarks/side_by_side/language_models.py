@@ -1,12 +1,13 @@
 """Transformers of the registry, of the same depth, width, heads and feed-forward size as ours."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.side_by_side.ceiling import fastest_precision
-from benchmarks.side_by_side.prior_model import CODES, HEADS, PriorSize
+from benchmarks.side_by_side.prior_model import CODES, PriorSize
 
 __all__ = ["llama", "llama_loss", "llama_sampler", "x_transformer", "x_transformer_sampler"]
 
@@ -20,8 +21,8 @@ def llama(size: PriorSize) -> nn.Module:
         hidden_size=size.width,
         intermediate_size=size.hidden,
         num_hidden_layers=size.layers,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
         max_position_embeddings=size.tokens + 1,
         attn_implementation="sdpa",
         bos_token_id=None,
@@ -31,15 +32,24 @@ def llama(size: PriorSize) -> nn.Module:
     return LlamaForCausalLM(config)
 
 
-def llama_loss(model: nn.Module, codes: Tensor) -> Tensor:
+def llama_loss(model: Callable[..., Any], codes: Tensor) -> Tensor:
     """Mean cost of each code given those before it."""
     return model(input_ids=codes, labels=codes, use_cache=False).loss
 
 
-def llama_sampler(size: PriorSize, batch: int) -> Callable[[], object]:
-    """`generate` with a static cache: from one token on, no truncation, temperature 1."""
-    model = llama(size).eval().to(fastest_precision())
-    first = torch.zeros(batch, 1, dtype=torch.int64)
+def llama_sampler(
+    size: PriorSize, batch: int, device: torch.device, *, compile: bool = False
+) -> Callable[[], object]:
+    """`generate` with a static cache: from one token on, no truncation, temperature 1.
+
+    Args:
+        size: Of the model.
+        batch: Sequences at once.
+        device: Where to.
+        compile: Whether its steps are compiled, in the way it has for that.
+    """
+    model = llama(size).eval().to(device, fastest_precision(device))
+    first = torch.zeros(batch, 1, dtype=torch.int64, device=device)
 
     def run(tokens: int = size.tokens) -> object:
         return model.generate(
@@ -50,10 +60,10 @@ def llama_sampler(size: PriorSize, batch: int) -> Callable[[], object]:
             do_sample=True,
             top_k=0,
             cache_implementation="static",
-            disable_compile=True,
+            disable_compile=not compile,
         )
 
-    run(2)
+    run(size.tokens if compile else 2)
     return run
 
 
@@ -64,8 +74,8 @@ def x_transformer(size: PriorSize) -> nn.Module:
     decoder = Decoder(
         dim=size.width,
         depth=size.layers,
-        heads=HEADS,
-        attn_dim_head=size.width // HEADS,
+        heads=size.heads,
+        attn_dim_head=size.width // size.heads,
         ff_mult=size.hidden / size.width,
         ff_glu=True,
         ff_swish=True,
@@ -84,10 +94,12 @@ def x_transformer(size: PriorSize) -> nn.Module:
     )
 
 
-def x_transformer_sampler(size: PriorSize, batch: int) -> Callable[[], object]:
+def x_transformer_sampler(
+    size: PriorSize, batch: int, device: torch.device
+) -> Callable[[], object]:
     """`generate` with its cache: from one token on, no truncation, temperature 1."""
-    model = x_transformer(size).eval().to(fastest_precision())
-    first = torch.zeros(batch, 1, dtype=torch.int64)
+    model = x_transformer(size).eval().to(device, fastest_precision(device))
+    first = torch.zeros(batch, 1, dtype=torch.int64, device=device)
 
     @torch.inference_mode()
     def run(tokens: int = size.tokens) -> object:

@@ -32,6 +32,7 @@ def describe_run(
         "uncommitted_changes": tags.get("git.dirty", "unknown"),
         "settings": settings,
         "processor": _processor_name(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "vector_units": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,

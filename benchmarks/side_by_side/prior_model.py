@@ -7,10 +7,9 @@ from stages.bottlenecks.base import LatentSpec
 from stages.heads.categorical import CategoricalOptions
 from stages.priors.transformer import TransformerOptions, TransformerPrior
 
-__all__ = ["CODES", "HEADS", "PriorSize", "make_prior", "matrix_weights"]
+__all__ = ["CODES", "PriorSize", "make_prior", "matrix_weights"]
 
 CODES = 512
-HEADS = 6
 CLASSES = 10
 
 
@@ -19,12 +18,13 @@ class PriorSize:
 
     Args:
         layers: Blocks.
-        width: Of the residual stream, a multiple of 4 `HEADS`.
+        width: Of the residual stream, a multiple of 4 `heads`.
         tokens: Of an image, in rows of 16 or, if fewer, one row.
+        heads: Of attention.
     """
 
-    def __init__(self, layers: int, width: int, tokens: int) -> None:
-        self.layers, self.width, self.tokens = layers, width, tokens
+    def __init__(self, layers: int, width: int, tokens: int, heads: int = 6) -> None:
+        self.layers, self.width, self.tokens, self.heads = layers, width, tokens, heads
         self.columns = min(tokens, 16)
         self.rows = tokens // self.columns
 
@@ -41,7 +41,7 @@ def make_prior(size: PriorSize, seed: int) -> TransformerPrior:
         kind="transformer",
         layers=size.layers,
         width=size.width,
-        num_heads=HEADS,
+        num_heads=size.heads,
         label_dropout=0.1,
         token_dropout=0.0,
         residual_dropout=0.0,

@@ -11,8 +11,16 @@ from benchmarks.side_by_side.contest import Contest, measure
 from benchmarks.side_by_side.machine import describe_run
 from benchmarks.side_by_side.report import markdown, write_report
 from stages.core.allocation import keep_freed_memory
+from stages.core.devices import resolve_device
 
-__all__ = ["RESULTS", "arguments_of", "run_contests", "settings_of"]
+__all__ = [
+    "RESULTS",
+    "add_device",
+    "arguments_of",
+    "device_of",
+    "run_contests",
+    "settings_of",
+]
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -25,11 +33,24 @@ def arguments_of(name: str, description: str | None, rounds: int) -> argparse.Ar
     parser.add_argument(
         "--clock",
         choices=["processor", "wall"],
-        help="what ratios are taken of; default: processor with one thread, wall with more",
+        help="default: processor with one thread on a CPU, else wall",
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights and inputs")
     parser.add_argument("--output", type=Path, default=RESULTS / name, help="folder of the results")
     return parser
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The options of benchmarks that a GPU can run; give `device_of` what was said."""
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--compile-peers", action="store_true", help="peers also compiled, where they can be"
+    )
+
+
+def device_of(options: argparse.Namespace) -> torch.device:
+    """Set up as stages do."""
+    return resolve_device(options.device)
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, object]:
@@ -56,7 +77,8 @@ def run_contests(
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    clock = options.clock or ("processor" if options.threads == 1 else "wall")
+    on_gpu = getattr(options, "device", "cpu") == "cuda"
+    clock = options.clock or ("processor" if options.threads == 1 and not on_gpu else "wall")
     started, measured = time.monotonic(), []
     run = describe_run(f"python -m benchmarks.{name}", settings_of(options))
     for contest in contests():

@@ -15,6 +15,8 @@ from benchmarks.side_by_side.machine import describe_run
 from benchmarks.side_by_side.peers import peer
 from benchmarks.side_by_side.report import markdown, write_report
 
+CPU = torch.device("cpu")
+
 
 def contest(*contenders):
     return Contest("made up", "small", "pages", contenders)
@@ -80,8 +82,8 @@ def test_the_ceiling_is_a_product_in_the_faster_precision(monkeypatch):
     monkeypatch.setattr(ceiling, "SIZE", 8)
     ceiling.fastest_precision.cache_clear()
     try:
-        assert ceiling.fastest_precision() == torch.bfloat16
-        found = ceiling_contender(flop_per_unit=16)
+        assert ceiling.fastest_precision(CPU) == torch.bfloat16
+        found = ceiling_contender(flop_per_unit=16, device=CPU)
     finally:
         ceiling.fastest_precision.cache_clear()
     assert found.run().dtype == torch.bfloat16
