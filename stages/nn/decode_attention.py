@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stages.nn.attention import OneToken
+from stages.nn.operators import operator
 
 __all__ = ["attend_to_cache", "can_attend_to_cache"]
 
@@ -58,19 +59,9 @@ def attend_to_cache(
         values: The same shape and strides.
         now: How many tokens there were.
     """
-    return torch.ops.latentline.decode_attention(queries, new_keys, new_values, keys, values, now)
+    return _decode_attention(queries, new_keys, new_values, keys, values, now)
 
 
-# Called by compiled steps as it is. By `torch.library.custom_op` a call takes longer (see
-# stages/nn/packed_linear.py).
-_library = torch.library.Library("latentline", "FRAGMENT")
-_library.define(
-    "decode_attention(Tensor queries, Tensor new_keys, Tensor new_values,"
-    " Tensor(a!) keys, Tensor(b!) values, Tensor now) -> Tensor"
-)
-
-
-@torch.library.impl(_library, "decode_attention", "CPU")
 def _attend(
     queries: Tensor,
     new_keys: Tensor,
@@ -92,7 +83,6 @@ def _attend(
     return mixed
 
 
-@torch.library.impl(_library, "decode_attention", "CUDA")
 def _attend_on_a_gpu(
     queries: Tensor,
     new_keys: Tensor,
@@ -108,9 +98,13 @@ def _attend_on_a_gpu(
     return attend(*new, keys, values, now)
 
 
-@torch.library.register_fake("latentline::decode_attention", lib=_library)
-def _(queries: Tensor, *_: Tensor) -> Tensor:
-    return queries.new_empty(queries.shape)
+_decode_attention = operator(
+    "decode_attention(Tensor queries, Tensor new_keys, Tensor new_values,"
+    " Tensor(a!) keys, Tensor(b!) values, Tensor now) -> Tensor",
+    lambda queries, *others: queries.new_empty(queries.shape),
+    CPU=_attend,
+    CUDA=_attend_on_a_gpu,
+)
 
 
 def _heads_side_by_side(one: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from stages.nn.operators import operator
+
 __all__ = ["PackedLinear", "can_pack", "packed"]
 
 _OPERATORS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
@@ -46,7 +48,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, input: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows out"]:
         """Map every row; the result is in bfloat16, whatever the input."""
-        return torch.ops.latentline.packed_linear(input.bfloat16(), self.packed, self.out_features)
+        return _packed_linear(input.bfloat16(), self.packed, self.out_features)
 
 
 def packed(linear: nn.Linear) -> nn.Module:
@@ -54,17 +56,13 @@ def packed(linear: nn.Linear) -> nn.Module:
     return PackedLinear(linear) if can_pack(linear) else linear
 
 
-# PyTorch's compiler knows its own operator, but for constant weights only; ours it calls as it is.
-# `torch.library.custom_op` would do, but takes 25 microseconds a call, as long as packing saves.
-_library = torch.library.Library("latentline", "FRAGMENT")
-_library.define("packed_linear(Tensor input, Tensor packed, int out_features) -> Tensor")
-
-
-@torch.library.impl(_library, "packed_linear", "CompositeExplicitAutograd")
 def _product(input: Tensor, packed: Tensor, out_features: int) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(input, packed, None, "none", [], "")
 
 
-@torch.library.register_fake("latentline::packed_linear", lib=_library)
-def _(input: Tensor, packed: Tensor, out_features: int) -> Tensor:
-    return input.new_empty(*input.shape[:-1], out_features)
+# PyTorch's compiler knows its own operator, but for constant weights only.
+_packed_linear = operator(
+    "packed_linear(Tensor input, Tensor packed, int out_features) -> Tensor",
+    lambda input, packed, out_features: input.new_empty(*input.shape[:-1], out_features),
+    CompositeExplicitAutograd=_product,
+)
