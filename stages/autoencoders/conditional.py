@@ -32,6 +32,7 @@ from stages.core.errors import ParamsError
 from stages.core.shapes import Features, FeatureShape, Images, Labels
 from stages.likelihoods.base import Parameters
 from stages.nn.distributions import LATENT_LOG_VARIANCE_RANGE, DiagonalGaussian, LatentNumbers
+from stages.nn.embedding import Embedding
 from stages.nn.residual import residual_blocks
 from stages.nn.schedules import Step
 
@@ -85,14 +86,14 @@ class Conditional(Autoencoder):
         self.likelihood = parts.likelihood
         self.objective = parts.objective
         width = parts.features.width
-        self.encoder_class = nn.Embedding(parts.num_classes, width)
+        self.encoder_class = Embedding(parts.num_classes, width)
         self.encoder_blocks = nn.Sequential(*residual_blocks(width, options.blocks))
-        self.decoder_class = nn.Embedding(parts.num_classes, width)
+        self.decoder_class = Embedding(parts.num_classes, width)
         self.decoder_blocks = nn.Sequential(*residual_blocks(width, options.blocks))
         to_moments = nn.Linear(width, 2 * self._spec.numbers)
         nn.init.zeros_(to_moments.weight)
         nn.init.zeros_(to_moments.bias)
-        self.class_prior = nn.Sequential(nn.Embedding(parts.num_classes, width), to_moments)
+        self.class_prior = nn.Sequential(Embedding(parts.num_classes, width), to_moments)
         self.kl_groups = {
             f"channel_{index:03d}": self._spec.tokens for index in range(self._spec.channels)
         }

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.heads.base import Head, HeadOptions, SamplerSettings
+from stages.nn.embedding import Embedding, embedding
 from stages.nn.inverse_cdf import truncated
 from stages.nn.transformer import INITIAL_STD
 
@@ -38,7 +39,7 @@ class CategoricalHead(Head):
 
     def __init__(self, options: CategoricalOptions, spec: LatentSpec, width: int) -> None:
         super().__init__(options, spec, width)
-        self.embedding = nn.Embedding(spec.num_codes, width)
+        self.embedding = Embedding(spec.num_codes, width)
         self.project_out = nn.Linear(width, spec.num_codes)
         nn.init.normal_(self.embedding.weight, std=INITIAL_STD)
         nn.init.normal_(self.project_out.weight, std=INITIAL_STD)
@@ -50,7 +51,7 @@ class CategoricalHead(Head):
 
     def embed(self, tokens: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
         """Look up the vector of each code."""
-        return F.embedding(tokens, self.project_out.weight if self.tied else self.embedding.weight)
+        return embedding(tokens, self.project_out.weight if self.tied else self.embedding.weight)
 
     def logits(self, hidden: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows num_codes"]:
         """Unnormalised log-probabilities of the codes, float32."""

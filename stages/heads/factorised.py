@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.heads.base import Head, HeadOptions, SamplerSettings
+from stages.nn.embedding import Embedding
 from stages.nn.inverse_cdf import index_from_uniform, truncated
 from stages.nn.rms_norm import RMSNorm
 from stages.nn.transformer import INITIAL_STD, GatedFeedForward
@@ -56,10 +57,10 @@ class FactorisedHead(Head):
                 f"head.first: must divide the number of codes and leave 2 or more for the second "
                 f"part; got {options.first} of {spec.num_codes} codes"
             )
-        self.first_embedding = nn.Embedding(options.first, width)
-        self.second_embedding = nn.Embedding(self.second, width)
+        self.first_embedding = Embedding(options.first, width)
+        self.second_embedding = Embedding(self.second, width)
         self.project_first = nn.Linear(width, options.first)
-        self.told = nn.Embedding(options.first, width)
+        self.told = Embedding(options.first, width)
         self.norm = RMSNorm(width)
         self.between = GatedFeedForward(width)
         self.project_second = nn.Linear(width, self.second)

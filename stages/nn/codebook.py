@@ -20,6 +20,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stages.core.shapes import Codes
+from stages.nn.embedding import embedding
+from stages.nn.operators import operator
 
 __all__ = [
     "Codebook",
@@ -35,6 +37,7 @@ __all__ = [
     "nearest_codes",
     "perplexity",
     "revival",
+    "sums_of_codes",
     "vectors_of",
 ]
 
@@ -69,22 +72,36 @@ def nearest(
         Codes, and squared distances.
     """
     with torch.autocast(vectors.device.type, enabled=False):
-        vectors, codebook = vectors.float(), codebook.float()
-        norms = codebook.square().sum(dim=1)
-        # No fewer rows than twice `dim`, or reading the codebook again for every chunk would cost
-        # more than half of writing the distances. They take at most twice the codebook's memory.
-        times = 1 if vectors.device.type == "cpu" else _TIMES_ON_ACCELERATORS
-        rows = max(2 * vectors.shape[1], times * _DISTANCES_AT_ONCE // len(codebook))
-        # One piece of memory for all chunks: what is found of each lies between what is freed, so
-        # that an allocator may take new memory for every one of them, codes x vectors in the end.
-        held = vectors.new_empty(min(rows, len(vectors)), len(codebook))
-        found = [
-            _smallest(torch.addmm(norms, chunk, codebook.T, alpha=-2, out=held[: len(chunk)]))
-            for chunk in vectors.split(rows)
-        ]
-        codes, values = (torch.cat(parts) for parts in zip(*found, strict=True))
-        distances = values + torch.linalg.vector_norm(vectors, dim=1).square()
+        return _nearest(vectors.float(), codebook.float())
+
+
+def _looked_up(vectors: Vectors, codebook: Codebook) -> tuple[Tensor, Tensor]:
+    norms = codebook.square().sum(dim=1)
+    # No fewer rows than twice `dim`, or reading the codebook again for every chunk would cost more
+    # than half of writing the distances. They take at most twice the codebook's memory.
+    times = 1 if vectors.device.type == "cpu" else _TIMES_ON_ACCELERATORS
+    rows = max(2 * vectors.shape[1], times * _DISTANCES_AT_ONCE // len(codebook))
+    # One piece of memory for all chunks: what is found of each lies between what is freed, so that
+    # an allocator may take new memory for every one of them, codes x vectors in the end.
+    held = vectors.new_empty(min(rows, len(vectors)), len(codebook))
+    found = [
+        _smallest(torch.addmm(norms, chunk, codebook.T, alpha=-2, out=held[: len(chunk)]))
+        for chunk in vectors.split(rows)
+    ]
+    codes, values = (torch.cat(parts) for parts in zip(*found, strict=True))
+    distances = values + torch.linalg.vector_norm(vectors, dim=1).square()
     return codes, distances.clamp_min(0)
+
+
+# As it is in compiled code too, which would not look as NumPy does.
+_nearest = operator(
+    "nearest(Tensor vectors, Tensor codebook) -> (Tensor, Tensor)",
+    lambda vectors, codebook: (
+        vectors.new_empty(len(vectors), dtype=torch.int64),
+        vectors.new_empty(len(vectors)),
+    ),
+    CompositeExplicitAutograd=_looked_up,
+)
 
 
 def _smallest(
@@ -112,16 +129,45 @@ def vectors_of(
     codes: Codes, codebook: Codebook
 ) -> Float[Tensor, "batch dim grid_height grid_width"]:
     """The entry of each cell's code."""
-    return F.embedding(codes, codebook).permute(0, 3, 1, 2)
+    return embedding(codes, codebook).permute(0, 3, 1, 2)
 
 
 def code_counts(codes: Int[Tensor, "..."], num_codes: int) -> Int[Tensor, " codes"]:
     """How often each code occurs."""
-    codes = codes.flatten()
+    return _counts(codes.flatten(), num_codes)
+
+
+def sums_of_codes(
+    vectors: Vectors, codes: Int[Tensor, " vectors"], num_codes: int
+) -> Float[Tensor, "codes dim"]:
+    """The sum of the vectors of each code."""
+    return _sums(vectors, codes, num_codes)
+
+
+def _counted(codes: Int[Tensor, " vectors"], num_codes: int) -> Int[Tensor, " codes"]:
     if codes.device.type == "cpu":
         return torch.bincount(codes, minlength=num_codes)
-    # An accelerator would be waited for, to see which is the largest.
+    # Looking for the largest, `bincount` would wait for an accelerator.
     return codes.new_zeros(num_codes).index_add_(0, codes, torch.ones_like(codes))
+
+
+def _summed(
+    vectors: Vectors, codes: Int[Tensor, " vectors"], num_codes: int
+) -> Float[Tensor, "codes dim"]:
+    return vectors.new_zeros(num_codes, vectors.shape[1]).index_add_(0, codes, vectors)
+
+
+# Compiled, `bincount` would cut the graph, and threads would add as they come.
+_counts = operator(
+    "code_counts(Tensor codes, int num_codes) -> Tensor",
+    lambda codes, num_codes: codes.new_empty(num_codes),
+    CompositeExplicitAutograd=_counted,
+)
+_sums = operator(
+    "sums_of_codes(Tensor vectors, Tensor codes, int num_codes) -> Tensor",
+    lambda vectors, codes, num_codes: vectors.new_empty(num_codes, vectors.shape[1]),
+    CompositeExplicitAutograd=_summed,
+)
 
 
 def perplexity(counts: Counts) -> Float[Tensor, ""]:
@@ -177,7 +223,7 @@ def kmeans(
     for _ in range(iterations):
         codes, distances = nearest(vectors, codebook)
         counts = code_counts(codes, num_codes)
-        sums = torch.zeros_like(codebook).index_add_(0, codes, vectors)
+        sums = sums_of_codes(vectors, codes, num_codes)
         means = F.normalize(sums, dim=1) if unit else sums / counts.clamp_min(1)[:, None]
         codebook = torch.where(counts[:, None] > 0, means, codebook)
         empty = (counts == 0).nonzero().flatten()[: len(vectors)]

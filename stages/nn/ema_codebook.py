@@ -21,7 +21,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from stages.nn.codebook import Codebook, Counts, Vectors, code_counts, kmeans_start, revival
+from stages.nn.codebook import (
+    Codebook,
+    Counts,
+    Vectors,
+    code_counts,
+    kmeans_start,
+    revival,
+    sums_of_codes,
+)
 from stages.nn.codebook_options import CodebookOptions
 from stages.nn.processes import StepSums, from_first_process
 
@@ -78,7 +86,7 @@ class EMACodebook(nn.Module):
             distances: Their squared distances to what they chose.
         """
         counts = code_counts(codes, len(self.entries))
-        sums = torch.zeros_like(self.vector_sums).index_add_(0, codes.flatten(), vectors)
+        sums = sums_of_codes(vectors, codes.flatten(), len(self.entries))
         self._step.add(counts, sums)
         self._piece_counts = counts
         # Of the first process this is the first piece of the step, whatever the others have.

@@ -1,9 +1,9 @@
 """Operators of our own: functions of tensors that compiled code calls as they are."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
 
 __all__ = ["operator"]
 
@@ -14,8 +14,8 @@ _library = torch.library.Library(_NAMESPACE, "FRAGMENT")
 
 
 def operator(
-    schema: str, empty: Callable[..., Tensor], **implementations: Callable[..., Tensor]
-) -> Callable[..., Tensor]:
+    schema: str, empty: Callable[..., Any], **implementations: Callable[..., Any]
+) -> Callable[..., Any]:
     """Declare an operator.
 
     `torch.library.custom_op` would do, but takes 25 microseconds a call, as long as a product of

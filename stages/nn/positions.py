@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stages.nn.code_grids import GridShapes, place_embeddings
+from stages.nn.embedding import embedding
 from stages.nn.rotary import Rotations, Turns
 from stages.nn.transformer import INITIAL_STD
 
@@ -139,7 +140,7 @@ def _parameter(*shape: int) -> nn.Parameter:
 def _in_order(
     by_token: Float[Tensor, "tokens numbers"], order: Order | None
 ) -> Float[Tensor, "_ tokens numbers"]:
-    return by_token.unsqueeze(0) if order is None else by_token[order]
+    return by_token.unsqueeze(0) if order is None else embedding(order, by_token)
 
 
 def _turns_in_order(raster: Turns, order: Order) -> Turns:

@@ -29,6 +29,7 @@ from stages.core.sections import load_member
 from stages.core.shapes import Codes, Labels, Nats
 from stages.heads.base import Head, HeadOptions, TokenDraw
 from stages.nn.class_labels import classes_of, drop_classes
+from stages.nn.embedding import Embedding
 from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD, Transformer
 from stages.nn.transformer_options import CausalTransformerOptions
@@ -89,7 +90,7 @@ class DepthTransformerPrior(AutoregressivePrior):
         )
         self.spatial = Transformer(options.layers, options)
         self.depth = Transformer(options.depth_layers, options)
-        self.class_embedding = nn.Embedding(num_classes + 1, width)
+        self.class_embedding = Embedding(num_classes + 1, width)
         self.row_position = nn.Parameter(torch.empty(rows, 1, width))
         self.column_position = nn.Parameter(torch.empty(1, columns, width))
         self.depth_position = nn.Parameter(torch.empty(len(spec.parts), width))

@@ -49,6 +49,7 @@ from stages.core.shapes import Codes, Labels, Nats
 from stages.heads.base import Exactness, Head, HeadOptions, SamplerSettings
 from stages.nn.bidirectional import BidirectionalTransformer
 from stages.nn.class_labels import classes_of, drop_classes, rows_of_pass
+from stages.nn.embedding import Embedding
 from stages.nn.positions import LearnedPositions
 from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD
@@ -106,7 +107,7 @@ class MaskedPrior(Prior):
         self.transformer = BidirectionalTransformer(
             options.layers, options.width, options.num_heads, options.dropout
         )
-        self.class_embedding = nn.Embedding(num_classes + 1, options.width)
+        self.class_embedding = Embedding(num_classes + 1, options.width)
         self.hidden_cell = nn.Parameter(torch.empty(options.width))
         for parameter in (self.class_embedding.weight, self.hidden_cell):
             nn.init.normal_(parameter, std=INITIAL_STD)

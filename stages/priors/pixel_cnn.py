@@ -28,6 +28,7 @@ from stages.core.sections import load_member
 from stages.core.shapes import Labels, Nats
 from stages.heads.base import Head, HeadOptions, TokenDraw
 from stages.nn.class_labels import classes_of, drop_classes
+from stages.nn.embedding import Embedding
 from stages.nn.gated_stacks import GatedStacks
 from stages.nn.rms_norm import RMSNorm
 from stages.nn.schedules import Step
@@ -89,7 +90,7 @@ class PixelCnnPrior(AutoregressivePrior):
         self.head = load_member(Head, head.kind)(head, spec, width)
         self.noise_shape = (spec.tokens, self.head.noise_dim)
         self.stacks = GatedStacks(layers, width, options.kernel_size, options.dropout)
-        self.class_biases = nn.Embedding(num_classes + 1, layers * 2 * 2 * width)
+        self.class_biases = Embedding(num_classes + 1, layers * 2 * 2 * width)
         self.input_norm = RMSNorm(width)
         self.norm = RMSNorm(width)
         # Half as loud as what they are added to: quieter, and few steps learn no classes.

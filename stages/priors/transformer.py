@@ -30,6 +30,7 @@ from stages.core.sections import load_member
 from stages.core.shapes import Labels, Nats
 from stages.heads.base import Head, HeadOptions, TokenDraw
 from stages.nn.class_labels import classes_of, drop_classes
+from stages.nn.embedding import Embedding
 from stages.nn.orders import draw_orders, random_share
 from stages.nn.positions import LearnedPositions, Order, RotaryPositions
 from stages.nn.schedules import Step
@@ -91,7 +92,7 @@ class TransformerPrior(AutoregressivePrior):
         self.head = load_member(Head, head.kind)(head, spec, options.width)
         self.noise_shape = (spec.tokens, self.head.noise_dim)
         self.transformer = Transformer(options.layers, options)
-        self.class_embedding = nn.Embedding(num_classes + 1, options.width)
+        self.class_embedding = Embedding(num_classes + 1, options.width)
         nn.init.normal_(self.class_embedding.weight, std=INITIAL_STD)
         any_order = options.order == "random_to_raster"
         self.anneal = (options.random_until, options.raster_from) if any_order else None

@@ -27,6 +27,7 @@ from stages.core.shapes import Codes, Labels, Nats
 from stages.heads.base import Head, HeadOptions, TokenDraw
 from stages.nn.class_labels import classes_of, drop_classes
 from stages.nn.code_grids import grids_of_row, row_of_grids
+from stages.nn.embedding import Embedding
 from stages.nn.residual import residual_blocks
 from stages.nn.schedules import Step
 from stages.nn.transformer import INITIAL_STD, Transformer
@@ -88,7 +89,7 @@ class TwoLevelPrior(AutoregressivePrior):
         coarse, fine = (LatentSpec("codes", *part, num_codes=spec.num_codes) for part in spec.parts)
         self.coarse = _Level(options, options.coarse_layers, head, coarse, num_classes)
         self.fine = _Level(options, options.fine_layers, head, fine, num_classes)
-        self.context_embedding = nn.Embedding(spec.num_codes, options.width)
+        self.context_embedding = Embedding(spec.num_codes, options.width)
         nn.init.normal_(self.context_embedding.weight, std=INITIAL_STD)
         self.context_blocks = nn.Sequential(*residual_blocks(options.width, options.context_blocks))
         self.noise_shape = (spec.tokens, self.fine.head.noise_dim)
@@ -148,7 +149,7 @@ class _Level(nn.Module):
         self.spec = spec
         self.head: Any = load_member(Head, head.kind)(head, spec, options.width)
         self.transformer = Transformer(layers, options)
-        self.class_embedding = nn.Embedding(num_classes + 1, options.width)
+        self.class_embedding = Embedding(num_classes + 1, options.width)
         self.row_position = nn.Parameter(torch.empty(spec.grid_height, 1, options.width))
         self.column_position = nn.Parameter(torch.empty(1, spec.grid_width, options.width))
         for parameter in (self.class_embedding.weight, self.row_position, self.column_position):
