@@ -21,6 +21,7 @@ from torch import Tensor
 
 from stages.core.shapes import Codes
 from stages.nn.embedding import embedding
+from stages.nn.nearest import can_look_up, look_up
 from stages.nn.operators import operator
 
 __all__ = [
@@ -72,7 +73,9 @@ def nearest(
         Codes, and squared distances.
     """
     with torch.autocast(vectors.device.type, enabled=False):
-        return _nearest(vectors.float(), codebook.float())
+        # Where something is compiled anyway, so is a kernel; and looking up cannot be taken apart.
+        look_up = _compiled_nearest if torch.compiler.is_compiling() else _looked_up
+        return look_up(vectors.float(), codebook.float())
 
 
 def _looked_up(vectors: Vectors, codebook: Codebook) -> tuple[Tensor, Tensor]:
@@ -93,13 +96,18 @@ def _looked_up(vectors: Vectors, codebook: Codebook) -> tuple[Tensor, Tensor]:
     return codes, distances.clamp_min(0)
 
 
-# As it is in compiled code too, which would not look as NumPy does.
-_nearest = operator(
+def _looked_up_on_a_cpu(vectors: Vectors, codebook: Codebook) -> tuple[Tensor, Tensor]:
+    by_kernel = can_look_up(vectors, codebook)
+    return look_up(vectors, codebook) if by_kernel else _looked_up(vectors, codebook)
+
+
+_compiled_nearest = operator(
     "nearest(Tensor vectors, Tensor codebook) -> (Tensor, Tensor)",
     lambda vectors, codebook: (
         vectors.new_empty(len(vectors), dtype=torch.int64),
         vectors.new_empty(len(vectors)),
     ),
+    CPU=_looked_up_on_a_cpu,
     CompositeExplicitAutograd=_looked_up,
 )
 

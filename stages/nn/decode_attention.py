@@ -6,10 +6,9 @@
 it should take what reading the cache takes. PyTorch's fused attention is made for many queries and
 takes twice that (docs/speed.md); loops that `torch.compile` makes of sums are no better.
 
-That of a CPU, decode_attention.cpp, is compiled when it is first needed, in a few seconds, with the
-compiler, the flags and the folder of compiled code of `torch.compile`. How PyTorch does that it
-keeps to itself; a build that cannot goes on with its fused attention. That of a GPU is written in
-Triton (stages/nn/decode_attention_gpu.py).
+That of a CPU, decode_attention.cpp, is compiled when it is first needed (stages/nn/cpp_kernels.py);
+a build of PyTorch that cannot goes on with its fused attention. That of a GPU is written in Triton
+(stages/nn/decode_attention_gpu.py).
 """
 
 import ctypes
@@ -17,13 +16,13 @@ import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from stages.nn.attention import OneToken
+from stages.nn.cpp_kernels import can_compile, compiled_library
 from stages.nn.operators import operator
 
 __all__ = ["attend_to_cache", "can_attend_to_cache"]
@@ -37,7 +36,7 @@ Cached = Float[Tensor, "*layer batch heads room head_dim"]
 
 def can_attend_to_cache(keys: Cached) -> bool:
     """Whether a kernel can do it: in these dtypes, on this device, by this build of PyTorch."""
-    there = {"cpu": lambda: _code_cache() is not None, "cuda": _has_triton}
+    there = {"cpu": can_compile, "cuda": _has_triton}
     return keys.dtype in _NUMBERS and there.get(keys.device.type, lambda: False)()
 
 
@@ -119,20 +118,8 @@ def _has_triton() -> bool:
 
 
 @functools.cache
-def _code_cache() -> Any:
-    """What `torch.compile` compiles C++ with, or None."""
-    # Imported here: every stage imports this file, few compile, and it takes seconds.
-    try:
-        from torch._inductor.codecache import CppCodeCache
-    except ImportError:
-        return None
-    return CppCodeCache
-
-
-@functools.cache
 def _kernel(dtype: torch.dtype, head_dim: int) -> Callable[..., None]:
-    constants = f"#define NUMBER {_NUMBERS[dtype]}\n#define HEAD_DIM {head_dim}\n"
-    attend = _code_cache().load(constants + _SOURCE.read_text(encoding="utf-8")).attend
+    attend = compiled_library(_SOURCE, NUMBER=_NUMBERS[dtype], HEAD_DIM=head_dim).attend
     of_new = [ctypes.c_void_p, ctypes.c_int64]
     attend.argtypes = [
         *(of_new * 3),

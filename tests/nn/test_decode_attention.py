@@ -122,5 +122,5 @@ def test_results_do_not_depend_on_threads():
 def test_others_are_left_to_pytorch(monkeypatch):
     assert not can_attend_to_cache(torch.zeros(1, 1, 1, 16, dtype=torch.float64))
     assert not can_attend_to_cache(torch.zeros(1, 1, 1, 16, device="meta"))
-    monkeypatch.setattr(decode_attention, "_code_cache", lambda: None)
+    monkeypatch.setattr(decode_attention, "can_compile", lambda: False)
     assert not can_attend_to_cache(torch.zeros(1, 1, 1, 16))
