@@ -1,12 +1,9 @@
-"""What every codebook needs: nearest vectors, a start from data, and counts of use.
-
-    code(v) = argmin over k of ||v - e_k||^2 = argmin over k of ||e_k||^2 - 2 <v, e_k>
+"""What every codebook needs: codes of grids, a start from data, and counts of use.
 
     perplexity = exp(-sum over k of p_k log p_k),   usage = share of codes with p_k > 0
 
-All in float32, whatever autocast says: in bfloat16 neighbours change (8 bits of mantissa against
-the small differences between large distances). Between vectors of length 1 the nearest is the one
-of largest cosine: ||v - e||^2 = 2 - 2 <v, e>.
+Codes are those of the nearest entries (stages/nn/nearest.py); between vectors of length 1 the
+nearest is the one of largest cosine: ||v - e||^2 = 2 - 2 <v, e>.
 
 Start by k-means (Lancucki et al. 2020 show what a random start costs); for vectors of length 1,
 centres are brought back to length 1 (Dhillon & Modha 2001). Dead codes: a code that no vector
@@ -21,20 +18,17 @@ from torch import Tensor
 
 from stages.core.shapes import Codes
 from stages.nn.embedding import embedding
-from stages.nn.nearest import can_look_up, look_up
+from stages.nn.nearest import Codebook, Vectors, nearest
 from stages.nn.operators import operator
 
 __all__ = [
-    "Codebook",
     "Counts",
-    "Vectors",
     "code_counts",
     "code_figures",
     "code_usage",
     "flat_vectors",
     "kmeans",
     "kmeans_start",
-    "nearest",
     "nearest_codes",
     "perplexity",
     "revival",
@@ -42,13 +36,6 @@ __all__ = [
     "vectors_of",
 ]
 
-# Distances held at once where vectors are short: 1 MB stays in a CPU's cache.
-_DISTANCES_AT_ONCE = 1 << 18
-# So many times as many keep an accelerator busy.
-_TIMES_ON_ACCELERATORS = 64
-
-Vectors = Float[Tensor, "vectors dim"]
-Codebook = Float[Tensor, "codes dim"]
 Counts = Float[Tensor, " codes"] | Int[Tensor, " codes"]
 
 
@@ -57,71 +44,6 @@ def flat_vectors(
 ) -> Vectors:
     """The vectors of all cells of all images, in raster order."""
     return latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
-
-
-@torch.no_grad()
-def nearest(
-    vectors: Vectors, codebook: Codebook
-) -> tuple[Int[Tensor, " vectors"], Float[Tensor, " vectors"]]:
-    """The nearest codebook entry of each vector; of equally near ones, the first.
-
-    Args:
-        vectors: What to look up.
-        codebook: Where.
-
-    Returns:
-        Codes, and squared distances.
-    """
-    with torch.autocast(vectors.device.type, enabled=False):
-        # Where something is compiled anyway, so is a kernel; and looking up cannot be taken apart.
-        look_up = _compiled_nearest if torch.compiler.is_compiling() else _looked_up
-        return look_up(vectors.float(), codebook.float())
-
-
-def _looked_up(vectors: Vectors, codebook: Codebook) -> tuple[Tensor, Tensor]:
-    norms = codebook.square().sum(dim=1)
-    # No fewer rows than twice `dim`, or reading the codebook again for every chunk would cost more
-    # than half of writing the distances. They take at most twice the codebook's memory.
-    times = 1 if vectors.device.type == "cpu" else _TIMES_ON_ACCELERATORS
-    rows = max(2 * vectors.shape[1], times * _DISTANCES_AT_ONCE // len(codebook))
-    # One piece of memory for all chunks: what is found of each lies between what is freed, so that
-    # an allocator may take new memory for every one of them, codes x vectors in the end.
-    held = vectors.new_empty(min(rows, len(vectors)), len(codebook))
-    found = [
-        _smallest(torch.addmm(norms, chunk, codebook.T, alpha=-2, out=held[: len(chunk)]))
-        for chunk in vectors.split(rows)
-    ]
-    codes, values = (torch.cat(parts) for parts in zip(*found, strict=True))
-    distances = values + torch.linalg.vector_norm(vectors, dim=1).square()
-    return codes, distances.clamp_min(0)
-
-
-def _looked_up_on_a_cpu(vectors: Vectors, codebook: Codebook) -> tuple[Tensor, Tensor]:
-    by_kernel = can_look_up(vectors, codebook)
-    return look_up(vectors, codebook) if by_kernel else _looked_up(vectors, codebook)
-
-
-_compiled_nearest = operator(
-    "nearest(Tensor vectors, Tensor codebook) -> (Tensor, Tensor)",
-    lambda vectors, codebook: (
-        vectors.new_empty(len(vectors), dtype=torch.int64),
-        vectors.new_empty(len(vectors)),
-    ),
-    CPU=_looked_up_on_a_cpu,
-    CompositeExplicitAutograd=_looked_up,
-)
-
-
-def _smallest(
-    distances: Float[Tensor, "rows codes"],
-) -> tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]:
-    """Where the smallest number of each row first stands, and that number."""
-    if distances.device.type == "cpu":
-        # PyTorch looks at one number after the other; NumPy at as many as a register holds.
-        codes = torch.from_numpy(distances.numpy().argmin(axis=1))
-    else:
-        codes = distances.argmin(dim=1)
-    return codes, distances.gather(1, codes.unsqueeze(1)).squeeze(1)
 
 
 def nearest_codes(
@@ -142,39 +64,36 @@ def vectors_of(
 
 def code_counts(codes: Int[Tensor, "..."], num_codes: int) -> Int[Tensor, " codes"]:
     """How often each code occurs."""
-    return _counts(codes.flatten(), num_codes)
+    codes = codes.flatten()
+    if codes.device.type == "cpu":
+        return _counted(codes, num_codes)
+    # Looking for the largest, `bincount` would wait for an accelerator.
+    return codes.new_zeros(num_codes).index_add_(0, codes, torch.ones_like(codes))
 
 
 def sums_of_codes(
     vectors: Vectors, codes: Int[Tensor, " vectors"], num_codes: int
 ) -> Float[Tensor, "codes dim"]:
     """The sum of the vectors of each code."""
-    return _sums(vectors, codes, num_codes)
+    summed = _summed if vectors.device.type == "cpu" else _summed_as_it_stands
+    return summed(vectors, codes, num_codes)
 
 
-def _counted(codes: Int[Tensor, " vectors"], num_codes: int) -> Int[Tensor, " codes"]:
-    if codes.device.type == "cpu":
-        return torch.bincount(codes, minlength=num_codes)
-    # Looking for the largest, `bincount` would wait for an accelerator.
-    return codes.new_zeros(num_codes).index_add_(0, codes, torch.ones_like(codes))
-
-
-def _summed(
-    vectors: Vectors, codes: Int[Tensor, " vectors"], num_codes: int
-) -> Float[Tensor, "codes dim"]:
+def _summed_as_it_stands(vectors: Tensor, codes: Tensor, num_codes: int) -> Tensor:
     return vectors.new_zeros(num_codes, vectors.shape[1]).index_add_(0, codes, vectors)
 
 
-# Compiled, `bincount` would cut the graph, and threads would add as they come.
-_counts = operator(
+# On a CPU compiled code would be cut in two by `bincount`, whose result is as long as numbers say,
+# and would let threads add vectors as they come.
+_counted = operator(
     "code_counts(Tensor codes, int num_codes) -> Tensor",
     lambda codes, num_codes: codes.new_empty(num_codes),
-    CompositeExplicitAutograd=_counted,
+    CPU=lambda codes, num_codes: torch.bincount(codes, minlength=num_codes),
 )
-_sums = operator(
+_summed = operator(
     "sums_of_codes(Tensor vectors, Tensor codes, int num_codes) -> Tensor",
     lambda vectors, codes, num_codes: vectors.new_empty(num_codes, vectors.shape[1]),
-    CompositeExplicitAutograd=_summed,
+    CPU=_summed_as_it_stands,
 )
 
 

@@ -22,15 +22,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stages.nn.codebook import (
-    Codebook,
     Counts,
-    Vectors,
     code_counts,
     kmeans_start,
     revival,
     sums_of_codes,
 )
 from stages.nn.codebook_options import CodebookOptions
+from stages.nn.nearest import Codebook, Vectors
 from stages.nn.processes import StepSums, from_first_process
 
 __all__ = ["EMACodebook"]

@@ -35,7 +35,7 @@ def embedding(
     numbers: Int[Tensor, "*shape"], vectors: Float[Tensor, "count width"]
 ) -> Float[Tensor, "*shape width"]:
     """The vector of every number."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() and vectors.device.type == "cpu":
         return _Lookup.apply(vectors, numbers)
     return F.embedding(numbers, vectors)
 
@@ -57,7 +57,7 @@ class _Lookup(torch.autograd.Function):
 _gradient_of_vectors = operator(
     "embedding_gradient(Tensor gradient, Tensor numbers, int count) -> Tensor",
     lambda gradient, numbers, count: gradient.new_empty(count, gradient.shape[-1]),
-    CompositeExplicitAutograd=lambda gradient, numbers, count: (
-        torch.ops.aten.embedding_dense_backward(gradient, numbers, count, -1, False)
+    CPU=lambda gradient, numbers, count: torch.ops.aten.embedding_dense_backward(
+        gradient, numbers, count, -1, False
     ),
 )

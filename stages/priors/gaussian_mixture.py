@@ -31,9 +31,10 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.shapes import Labels, Nats
 from stages.heads.base import HeadOptions, SamplerSettings
-from stages.nn.codebook import kmeans, nearest
+from stages.nn.codebook import kmeans
 from stages.nn.gaussian_components import GaussianComponents
 from stages.nn.inverse_cdf import index_from_uniform, normal_from_uniform, truncated
+from stages.nn.nearest import nearest
 from stages.nn.schedules import Step
 from stages.priors.base import LatentsAndLabels, Passes, Prior, PriorOptions
 

@@ -1,4 +1,4 @@
-"""Nearest vectors against brute force, k-means against its promise, counts in closed form."""
+"""K-means against its promise, counts in closed form."""
 
 import itertools
 import math
@@ -6,48 +6,12 @@ import math
 import pytest
 import torch
 
-from benchmarks.cost_growth.memory import peak_bytes
 from stages.nn import codebook as book
+from stages.nn.nearest import nearest
 
 
 def stream(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def brute_force(vectors, codebook):
-    distances = (vectors[:, None] - codebook[None]).square().sum(dim=-1)
-    return distances.argmin(dim=1), distances.min(dim=1).values
-
-
-def test_nearest_is_brute_force_across_chunks(monkeypatch):
-    monkeypatch.setattr(book, "_DISTANCES_AT_ONCE", 7 * 4)
-    vectors = torch.randn(50, 3, generator=stream())
-    codebook = torch.randn(7, 3, generator=stream(1))
-    codes, distances = book.nearest(vectors, codebook)
-    expected_codes, expected_distances = brute_force(vectors, codebook)
-    assert torch.equal(codes, expected_codes)
-    torch.testing.assert_close(distances, expected_distances, atol=1e-5, rtol=1e-5)
-
-
-def test_memory_is_bounded_by_chunks_never_codes_by_vectors():
-    vectors = torch.randn(2048, 8, generator=stream())
-    codebook = torch.randn(32_768, 8, generator=stream(1))
-    whole = 4 * len(vectors) * len(codebook)
-    assert peak_bytes(lambda: book.nearest(vectors, codebook)) < whole / 10
-
-
-def test_of_equal_entries_the_first_is_chosen():
-    codes, _ = book.nearest(torch.ones(4, 3), torch.ones(5, 3))
-    assert codes.tolist() == [0, 0, 0, 0]
-
-
-def test_neighbours_do_not_change_under_autocast():
-    # Entries differ by less than bfloat16 resolves at this magnitude.
-    codebook = 100 + 0.1 * torch.arange(6.0).repeat(2, 1).T
-    vectors = codebook[[4, 0, 5, 2]] + 0.01
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        codes, _ = book.nearest(vectors, codebook)
-    assert codes.tolist() == [4, 0, 5, 2]
 
 
 def test_vectors_are_read_in_raster_order():
@@ -93,7 +57,7 @@ def test_kmeans_never_raises_distortion_and_finds_separate_clusters():
     centres = 10 * torch.eye(6, 8)
     vectors = centres.repeat(20, 1) + 0.1 * torch.randn(120, 8, generator=stream())
     distortions = [
-        book.nearest(vectors, book.kmeans(vectors, 6, n, stream(1))[0])[1].mean().item()
+        nearest(vectors, book.kmeans(vectors, 6, n, stream(1))[0])[1].mean().item()
         for n in range(6)
     ]
     assert all(after <= before + 1e-4 for before, after in itertools.pairwise(distortions))
@@ -108,7 +72,7 @@ def test_kmeans_on_the_sphere_gives_mean_directions():
     vectors = vectors / vectors.norm(dim=1, keepdim=True)
     centres, counts = book.kmeans(vectors, 2, 8, stream(1), unit=True)
     assert counts.sum() == 60
-    codes, _ = brute_force(vectors, centres)
+    codes, _ = nearest(vectors, centres)
     for code in range(2):
         total = vectors[codes == code].sum(dim=0)
         torch.testing.assert_close(centres[code], total / total.norm())
