@@ -116,26 +116,37 @@ def crash_zombies(root: Path, api: str) -> list[FlowRun]:
     open_states = [StateType.RUNNING, StateType.CANCELLING, StateType.PENDING]
     unfinished = FlowRunFilter.model_validate({"state": {"type": {"any_": open_states}}})
     marked = []
+    # Before the server is asked: a run that begins meanwhile is not among these.
+    notes = list(_notes(root).glob("*.json"))
     with _client(api) as client:
         for run in client.read_flow_runs(flow_run_filter=unfinished):
             if _is_gone(root, run):
                 client.set_flow_run_state(run.id, Crashed(message=LOST), force=True)
-                _note(root, str(run.id)).unlink(missing_ok=True)
                 marked.append(run)
+    for note in notes:
+        if _process_is_gone(note):
+            note.unlink(missing_ok=True)
     return marked
 
 
 def _is_gone(root: Path, run: FlowRun) -> bool:
     """Whether a run had a process on this machine and has it no more; unknown counts as living."""
-    try:
-        noted = json.loads(_note(root, str(run.id)).read_text())
-        here = noted["host"] == socket.gethostname()
-        return here and living_process(noted["pid"], noted["started"]) is None
-    except (OSError, ValueError, KeyError):
-        pass
+    told = _process_is_gone(_note(root, str(run.id)))
+    if told is not None:
+        return told
     host, _, pid = (run.infrastructure_pid or "").rpartition(":")
     here = host == socket.gethostname() and pid.isdecimal()
     return here and living_process(int(pid), None) is None
+
+
+def _process_is_gone(note: Path) -> bool | None:
+    """Whether the process of a note was on this machine and is no more; None: there is no note."""
+    try:
+        noted = json.loads(note.read_text())
+        here = noted["host"] == socket.gethostname()
+        return here and living_process(noted["pid"], noted["started"]) is None
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -160,20 +171,26 @@ def require_limit(name: str) -> None:
 
 @contextmanager
 def noted_process(root: Path, flow_run_id: str) -> Iterator[None]:
-    """Within, `.work/flow_runs/ID.json` says which process works on a flow run."""
+    """Within, `.work/flow_runs/ID.json` says which process works on a flow run.
+
+    It still does when the flow ends otherwise than well: it may have been ended together with the
+    server, which then does not get to know. `crash_zombies` takes such notes away.
+    """
     path = _note(root, flow_run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     here = psutil.Process()
     note = {"host": socket.gethostname(), "pid": here.pid, "started": here.create_time()}
     path.write_text(json.dumps(note))
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+    yield
+    path.unlink(missing_ok=True)
+
+
+def _notes(root: Path) -> Path:
+    return root / ".work" / "flow_runs"
 
 
 def _note(root: Path, flow_run_id: str) -> Path:
-    return root / ".work" / "flow_runs" / f"{flow_run_id}.json"
+    return _notes(root) / f"{flow_run_id}.json"
 
 
 @contextmanager

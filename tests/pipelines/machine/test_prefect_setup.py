@@ -28,6 +28,20 @@ def begun(client: SyncPrefectClient, pid: str | None) -> FlowRun:
     return run
 
 
+def test_a_run_that_was_ended_without_its_server_is_crashed(tmp_path: Path, api_url: str) -> None:
+    """Its process leaves in order, but there is nobody to tell."""
+    work = "with noted_process(Path.cwd(), sys.argv[1]): sys.exit(1)"
+    imports = "import sys; from pathlib import Path"
+    program = f"{imports}; from pipelines.machine.prefect_setup import noted_process\n{work}"
+    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+        run = begun(client, None)
+        command = [sys.executable, "-c", program, str(run.id)]
+        assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 1
+        assert [found.id for found in crash_zombies(tmp_path, api_url)] == [run.id]
+        assert client.read_flow_run(run.id).state_name == "Crashed"
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_runs_without_their_process_are_crashed_and_no_others(tmp_path: Path, api_url: str) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
