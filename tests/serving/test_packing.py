@@ -107,6 +107,7 @@ def test_the_libraries_are_those_that_the_code_imports() -> None:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add(str(node.module).split(".")[0])
-    others = names - set(sys.stdlib_module_names) - {"stages"}
+    # Triton comes with the builds of PyTorch that can use it.
+    others = names - set(sys.stdlib_module_names) - {"stages", "triton"}
     distributions = {"PIL": "pillow", "ruamel": "ruamel.yaml"}
     assert {distributions.get(name, name) for name in others} == set(LIBRARIES)
