@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 @case("SIGTERM to a training and its dvc", "a checkpoint, exit status 75, then goes on from it")
 def test_sigterm(line: Place, undisturbed: Undisturbed, result) -> None:
     stage = "train_autoencoder"
-    # Most changes are checkpoints, by the clock: of a faster run there are fewer, and later ones are
-    # those of its end.
-    half = int(0.4 * undisturbed.took[f"stages.{stage}"]["events"])
+    # Most changes are checkpoints, by the clock: of a faster run there are fewer, and later ones
+    # are those of its end.
+    within = int(0.4 * undisturbed.took[f"stages.{stage}"]["events"])
     line.forget(stage)
-    order = {"victim": f"stages.{stage}", "event": half, "signal": signal.SIGTERM, "group": True}
+    order = {"victim": f"stages.{stage}", "event": within, "signal": signal.SIGTERM, "group": True}
     assert line.call("dvc", "repro", "--single-item", stage, fault=order) != 0
     wait_until(lambda: not line.living(), 60)
     assert "run again to go on" in line.said
