@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from benchmarks.prior_step.contest import step_contest
 from benchmarks.side_by_side.contest import Contest
-from benchmarks.side_by_side.prior_model import PriorSize
-from benchmarks.side_by_side.program import add_device, arguments_of, device_of, run_contests
+from benchmarks.side_by_side.prior_run import add_prior_options, prior_run
+from benchmarks.side_by_side.program import arguments_of, run_contests
 
 __all__ = ["main"]
 
@@ -15,23 +15,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = arguments_of("prior_step", __doc__, rounds=3)
     parser.add_argument("--tokens", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--width", type=int, default=384)
-    parser.add_argument("--heads", type=int, default=6)
-    parser.add_argument("--compile", action="store_true", help="ours also compiled; a minute each")
-    add_device(parser)
+    add_prior_options(parser)
     options = parser.parse_args(arguments)
 
     def contests() -> Iterator[Contest]:
         for tokens in options.tokens:
-            yield step_contest(
-                PriorSize(options.layers, options.width, tokens, options.heads),
-                options.batch,
-                options.seed,
-                device_of(options),
-                compile=options.compile,
-                compile_peers=options.compile_peers,
-            )
+            yield step_contest(prior_run(options, options.batch, tokens))
 
     run_contests("prior_step", options, contests)
 

@@ -11,32 +11,16 @@ import torch
 from benchmarks.side_by_side.ceiling import ceiling_contender
 from benchmarks.side_by_side.contest import Contender, Contest, ours_and_compiled
 from benchmarks.side_by_side.language_models import llama, llama_loss, x_transformer
-from benchmarks.side_by_side.peers import peer
-from benchmarks.side_by_side.prior_model import CODES, PriorSize, make_prior, matrix_weights
+from benchmarks.side_by_side.prior_model import CODES, make_prior, matrix_weights
+from benchmarks.side_by_side.prior_run import PriorRun, language_model_peers
 from benchmarks.side_by_side.training_step import STEPS_IN_A_ROW, compiled_forward, training_step
 
 __all__ = ["step_contest"]
 
 
-def step_contest(
-    size: PriorSize,
-    batch: int,
-    seed: int,
-    device: torch.device,
-    *,
-    compile: bool,
-    compile_peers: bool = False,
-) -> Contest:
-    """All priors at one number of tokens.
-
-    Args:
-        size: Of the prior.
-        batch: Sequences of a step.
-        seed: Of codes and weights.
-        device: Where to.
-        compile: Whether ours is compiled; as it stands it then is one of the others.
-        compile_peers: Whether there is a row more of the peer that can be.
-    """
+def step_contest(run: PriorRun) -> Contest:
+    """All priors at one number of tokens."""
+    size, batch, seed, device = run.size, run.batch, run.seed, run.device
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(CODES, (batch, size.rows, size.columns), generator=generator)
     codes = codes.to(device)
@@ -44,10 +28,9 @@ def step_contest(
     labels = torch.arange(batch, device=device) % prior.num_classes
     weights = sum(weight.numel() for weight in matrix_weights(prior))
     flop = 6 * weights + 6 * size.layers * size.width * size.tokens
-    amount = batch * size.tokens
     flat = codes.flatten(1)
 
-    def llama_step(compile: bool = False) -> Callable[[], object]:
+    def llama_step(compile: bool) -> Callable[[], object]:
         model = llama(size).to(device)
         forward = compiled_forward(model, device) if compile else model
         return training_step(model, lambda: llama_loss(forward, flat), device)
@@ -58,23 +41,18 @@ def step_contest(
 
     plain = training_step(prior, lambda: prior(codes, labels), device)
     compiled = None
-    if compile:
+    if run.compile:
         other = make_prior(size, seed).to(device)
         forward = compiled_forward(other, device)
         compiled = training_step(other, lambda: forward(codes, labels), device)
-    peers = [peer("transformers Llama", "transformers", llama_step, amount)]
-    if compile_peers:
-        name = "transformers Llama, compiled"
-        peers.append(peer(name, "transformers", lambda: llama_step(compile=True), amount))
-    peers.append(peer("x-transformers", "x-transformers", x_transformer_step, amount))
     return Contest(
         f"training step of a prior, {size.layers} layers of {size.width}",
         f"batch {batch}, {size.tokens} tokens",
         "tokens",
         (
-            *ours_and_compiled(Contender("ours", "ours", plain, amount), compiled),
+            *ours_and_compiled(Contender("ours", "ours", plain, run.amount), compiled),
             ceiling_contender(flop, device),
-            *peers,
+            *language_model_peers(run, "transformers Llama", llama_step, x_transformer_step),
         ),
         STEPS_IN_A_ROW,
         device,

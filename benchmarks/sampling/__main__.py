@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from benchmarks.sampling.contest import sampling_contest
 from benchmarks.side_by_side.contest import Contest
-from benchmarks.side_by_side.prior_model import PriorSize
-from benchmarks.side_by_side.program import add_device, arguments_of, device_of, run_contests
+from benchmarks.side_by_side.prior_run import add_prior_options, prior_run
+from benchmarks.side_by_side.program import arguments_of, run_contests
 
 __all__ = ["main"]
 
@@ -21,26 +21,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark."""
     parser = arguments_of("sampling", __doc__, rounds=3)
     parser.add_argument("--runs", nargs="+", default=RUNS, help="batch x tokens")
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--width", type=int, default=384)
-    parser.add_argument("--heads", type=int, default=6)
-    parser.add_argument(
-        "--compile", action="store_true", help="ours also with compiled steps; a minute for each"
-    )
-    add_device(parser)
+    add_prior_options(parser)
     options = parser.parse_args(arguments)
 
     def contests() -> Iterator[Contest]:
         for run in options.runs:
             batch, tokens = map(int, run.split("x"))
-            yield sampling_contest(
-                PriorSize(options.layers, options.width, tokens, options.heads),
-                batch,
-                options.seed,
-                device_of(options),
-                compile=options.compile,
-                compile_peers=options.compile_peers,
-            )
+            yield sampling_contest(prior_run(options, batch, tokens))
 
     run_contests("sampling", options, contests, warm_up=False)
 

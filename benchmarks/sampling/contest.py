@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from benchmarks.side_by_side.ceiling import fastest_precision
 from benchmarks.side_by_side.contest import Contender, Contest, ours_and_compiled
 from benchmarks.side_by_side.language_models import llama_sampler, x_transformer_sampler
-from benchmarks.side_by_side.peers import peer
 from benchmarks.side_by_side.prior_model import PriorSize, make_prior, matrix_weights
+from benchmarks.side_by_side.prior_run import PriorRun, language_model_peers
 from stages.core.devices import Precision
 from stages.heads.base import SamplerSettings
 from stages.nn.cuda_graph import Replayed
@@ -28,61 +28,32 @@ __all__ = ["sampling_contest"]
 _CEILING_STEPS = 8
 
 
-def sampling_contest(
-    size: PriorSize,
-    batch: int,
-    seed: int,
-    device: torch.device,
-    *,
-    compile: bool,
-    compile_peers: bool = False,
-) -> Contest:
-    """All samplers at one batch and number of tokens.
-
-    Args:
-        size: Of the prior.
-        batch: Images at once.
-        seed: Of weights and inputs.
-        device: Where to.
-        compile: Whether ours is compiled; as it stands it then is one of the others.
-        compile_peers: Whether there is a row more of the peer that can be.
-    """
-    amount = batch * size.tokens
+def sampling_contest(run: PriorRun) -> Contest:
+    """All samplers at one batch and number of tokens."""
+    size, batch, seed, device = run.size, run.batch, run.seed, run.device
     bfloat16 = fastest_precision(device) == torch.bfloat16
     precision: Precision = "bfloat16" if bfloat16 else "float32"
     plain = our_sampler(size, batch, seed, StepSettings(precision), device)
     compiled = None
-    if compile:
+    if run.compile:
         compiled = our_sampler(size, batch, seed, StepSettings(precision, compile=True), device)
-    name, package = "transformers Llama, static cache", "transformers"
-    peers = [peer(name, package, lambda: llama_sampler(size, batch, device), amount)]
-    if compile_peers:
-        peers.append(
-            peer(
-                f"{name}, compiled",
-                package,
-                lambda: llama_sampler(size, batch, device, compile=True),
-                amount,
-            )
-        )
     return Contest(
         f"sampling, {size.layers} layers of {size.width}",
         f"batch {batch}, {size.tokens} tokens",
         "tokens",
         (
-            *ours_and_compiled(Contender("ours", "ours", plain, amount), compiled),
+            *ours_and_compiled(Contender("ours", "ours", plain, run.amount), compiled),
             Contender(
                 "products of a step + reading the cache",
                 "ceiling",
                 _products_and_reads(size, batch, seed, device),
                 batch * _CEILING_STEPS,
             ),
-            *peers,
-            peer(
-                "x-transformers",
-                "x-transformers",
+            *language_model_peers(
+                run,
+                "transformers Llama, static cache",
+                lambda compile: llama_sampler(size, batch, device, compile=compile),
                 lambda: x_transformer_sampler(size, batch, device),
-                amount,
             ),
         ),
         device=device,

@@ -41,11 +41,8 @@ def arguments_of(name: str, description: str | None, rounds: int) -> argparse.Ar
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """The options of benchmarks that a GPU can run; give `device_of` what was said."""
+    """The option of benchmarks that a GPU can run; give `device_of` what was said."""
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument(
-        "--compile-peers", action="store_true", help="peers also compiled, where they can be"
-    )
 
 
 def device_of(options: argparse.Namespace) -> torch.device:

@@ -1,8 +1,6 @@
 """Images drawn by graphs are those drawn kernel by kernel."""
 
 import dataclasses
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,11 +13,10 @@ from stages.sampling.options import SamplingOptions
 from tests.gpu.compiled_sampling import as_graph, decode
 from tests.gpu.the_gpu import gpu, needs_gpu
 from tests.priors.test_contract import CASES, build
+from tests.programs import run_module
 from tests.sampling.test_draw import OPTIONS
 
 pytestmark = needs_gpu
-ASKS_THE_GPU: tuple[str, ...] = ()
-"""Kinds whose walk looks at numbers to decide what to do."""
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -36,23 +33,16 @@ def test_every_prior(kind, stored, precision):
     one, two = (sampler.draw(0, 3 * GROUP) for sampler in (by_graph, plain))
     for name, values in dataclasses.asdict(one).items():
         np.testing.assert_array_equal(values, getattr(two, name), err_msg=name)
-    assert as_graph(by_graph) == (kind not in ASKS_THE_GPU)
+    assert as_graph(by_graph)
 
 
 def test_compiled_steps(project):
-    # In a process of its own, as tests/nn/test_compiled_step.py.
-    command = [sys.executable, "-m", "tests.gpu.compiled_sampling"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_module(project, "tests.gpu.compiled_sampling")
 
 
 def test_the_kernel_of_decode_attention(project):
-    # Without the checks of shapes, as above.
-    arguments = ["-o", "addopts=-q --import-mode=importlib", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", *arguments, "tests/nn/test_decode_attention.py"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "skipped" not in done.stdout
+    plain = ("pytest", "-o", "addopts=-q --import-mode=importlib", "-p", "no:cacheprovider")
+    assert "skipped" not in run_module(project, *plain, "tests/nn/test_decode_attention.py")
 
 
 def test_results_are_not_overwritten_and_inputs_are_read_anew():

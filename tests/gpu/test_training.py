@@ -1,8 +1,5 @@
 """A training on a GPU goes on exactly, is not waited for, and refuses what is not finite."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -11,6 +8,7 @@ from stages.nn.softmax_attention import attend
 from tests.gpu.the_gpu import gpu, needs_gpu
 from tests.gpu.training_laws import LAWS, training
 from tests.nn.lpips_files import write_lpips
+from tests.programs import run_module
 from tests.tasks.test_appearance import appearance
 from tests.tasks.test_tasks import autoencoder_task
 
@@ -20,11 +18,7 @@ GAUSSIAN = {"kind": "gaussian", "layout": "spatial", "channels": 4}
 
 @pytest.mark.parametrize("law", LAWS)
 def test_law(law, project):
-    # In a process of its own: the checks of shapes that this one has put into every function of
-    # `stages` cannot be compiled.
-    command = [sys.executable, "-m", "tests.gpu.training_laws", law]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_module(project, "tests.gpu.training_laws", law)
 
 
 def test_a_step_that_is_not_finite_is_not_taken_and_named(tmp_path):

@@ -1,24 +1,18 @@
 """A compiled step equals the step as it stands, within rounding; without a compiler it says so."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from stages.core.errors import ParamsError
 from stages.nn.stepping import StepSettings, with_steps
 from tests.nn.compiled_laws import LAWS, make_transformer
+from tests.programs import run_module
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS)
 def test_law(law, project):
-    # In a process of its own: the checks of shapes that this one has put into every function of
-    # `stages` cannot be compiled.
-    command = [sys.executable, "-m", "tests.nn.compiled_laws", law]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_module(project, "tests.nn.compiled_laws", law)
 
 
 def test_without_a_compiler_it_says_so(monkeypatch):
