@@ -6,10 +6,13 @@ goes on without kernels.
 """
 
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
 __all__ = ["can_compile", "compiled_library"]
+
+_OWN_HEADER = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 
 
 def can_compile() -> bool:
@@ -21,11 +24,19 @@ def compiled_library(source: Path, **constants: str | int) -> Any:
     """The functions of a C++ file, for `ctypes`.
 
     Args:
-        source: The file.
+        source: The file. What it includes from its own folder is put in there: what was compiled
+            before is known by its text.
         constants: What it leaves to be defined, by name.
     """
     defined = "".join(f"#define {name} {value}\n" for name, value in constants.items())
-    return _code_cache().load(defined + source.read_text(encoding="utf-8"))
+    return _code_cache().load(defined + _with_own_headers(source))
+
+
+def _with_own_headers(source: Path) -> str:
+    def text(line: re.Match[str]) -> str:
+        return source.with_name(line[1]).read_text(encoding="utf-8")
+
+    return _OWN_HEADER.sub(text, source.read_text(encoding="utf-8"))
 
 
 @functools.cache

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from stages.nn.tile_attention import attend_with_tiles, can_attend_with_tiles
+
 __all__ = ["attend"]
 
 _SHORT = 256
@@ -35,6 +37,8 @@ def attend(
         causal: Whether position t sees positions <= t only.
         dropout: Of P.
     """
+    if dropout == 0 and can_attend_with_tiles(queries, keys):
+        return attend_with_tiles(queries, keys, values, causal=causal)
     if _whole_matrices_are_faster(queries):
         return _by_whole_matrices(queries, keys, values, causal, dropout)
     return F.scaled_dot_product_attention(

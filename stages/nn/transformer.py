@@ -24,6 +24,7 @@ from stages.core.devices import autocast
 from stages.nn.attention import READ_AT_ONCE, ExactPast, KeyValueCache, Past, SelfAttention
 from stages.nn.rms_norm import RMSNorm
 from stages.nn.rotary import Rotations
+from stages.nn.tile_products import Linear, can_use_tiles, gated_feed_forward
 from stages.nn.transformer_options import CausalTransformerOptions
 
 __all__ = ["INITIAL_STD", "GatedFeedForward", "Stepper", "Transformer"]
@@ -41,11 +42,14 @@ class GatedFeedForward(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         hidden = math.ceil(8 * width / 3 / _HIDDEN_MULTIPLE) * _HIDDEN_MULTIPLE
-        self.project_in = nn.Linear(width, 2 * hidden, bias=False)
-        self.project_out = nn.Linear(hidden, width, bias=False)
+        self.project_in = Linear(width, 2 * hidden)
+        self.project_out = Linear(hidden, width)
 
     def forward(self, inputs: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         """Apply to every row on its own."""
+        weights = [getattr(layer, "weight", None) for layer in (self.project_in, self.project_out)]
+        if all(weight is not None and can_use_tiles(inputs, weight) for weight in weights):
+            return gated_feed_forward(inputs, *weights)
         gate, up = self.project_in(inputs).chunk(2, dim=-1)
         return self.project_out(F.silu(gate) * up)
 
@@ -63,13 +67,25 @@ class Block(nn.Module):
         self.feed_forward_dropout = nn.Dropout(options.feed_forward_dropout)
 
     def forward(
-        self, inputs: Float[Tensor, "batch tokens width"], rotations: Rotations | None = None
-    ) -> Float[Tensor, "batch tokens width"]:
-        """A whole sequence."""
-        attended = self.attention(self.attention_norm(inputs), rotations)
-        stream = inputs + self.residual_dropout(attended)
-        fed = self.feed_forward(self.feed_forward_norm(stream))
-        return stream + self.feed_forward_dropout(fed)
+        self,
+        stream: Float[Tensor, "batch tokens width"],
+        added: Float[Tensor, "batch tokens width"] | None,
+        rotations: Rotations | None = None,
+    ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch tokens width"]]:
+        """A whole sequence.
+
+        Args:
+            stream: The residual stream.
+            added: What the block before adds to it; None: there is none.
+            rotations: Of every position.
+
+        Returns:
+            The stream, and what this block adds to it. A sum is made together with the norm of it.
+        """
+        stream, normed = self.attention_norm.after(stream, added)
+        attended = self.residual_dropout(self.attention(normed, rotations))
+        stream, normed = self.feed_forward_norm.after(stream, attended)
+        return stream, self.feed_forward_dropout(self.feed_forward(normed))
 
     def step(
         self, inputs: Float[Tensor, "batch width"], past: Past, rotations: Rotations | None = None
@@ -116,10 +132,10 @@ class Transformer(nn.Module):
             inputs: One vector for every position.
             rotations: Of every position; None: queries and keys are not turned.
         """
-        stream = self.token_dropout(inputs)
+        stream, added = self.token_dropout(inputs), None
         for block in self.blocks:
-            stream = block(stream, rotations)
-        return self.norm(stream)
+            stream, added = block(stream, added, rotations)
+        return self.norm(stream if added is None else stream + added)
 
     def new_cache(self, inputs: Float[Tensor, "batch width"], tokens: int) -> KeyValueCache:
         """An empty cache for up to `tokens` steps with inputs like these."""

@@ -1,0 +1,62 @@
+"""Kernels of our own that multiply with the tile registers of a CPU (AMX, in bfloat16).
+
+They take the place of what a compiled training would do otherwise, on machines that have these
+registers and with builds of PyTorch that compile C++ in the way that is known here. Everywhere
+else, and in code that is not compiled, layers are computed as they stand.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.nn.cpp_kernels import can_compile, compiled_library
+
+__all__ = ["BLOCK", "tile_kernels", "trains_in_bfloat16", "trains_with_tiles"]
+
+BLOCK = 32
+"""Rows and columns that are multiplied at once; tokens and widths must be multiples of it."""
+
+
+def trains_with_tiles(x: Tensor) -> bool:
+    """Whether this is an input to a compiled training, on a machine with tile registers."""
+    return (
+        torch.compiler.is_compiling()
+        and torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and _has_tiles()
+    )
+
+
+def trains_in_bfloat16(x: Tensor) -> bool:
+    """Whether this is one whose products are in bfloat16."""
+    return (
+        trains_with_tiles(x)
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    )
+
+
+def tile_kernels(source: Path) -> Any:
+    """The functions of a C++ file that includes tiles.h, for `ctypes`."""
+    library = compiled_library(source)
+    # Of the process, not of the library; asking again does no harm.
+    library.ask_for_tiles()
+    return library
+
+
+@torch.compiler.assume_constant_result
+def _has_tiles() -> bool:
+    return _may_use_tiles()
+
+
+@functools.cache
+def _may_use_tiles() -> bool:
+    if not (torch.cpu._is_amx_tile_supported() and can_compile()):
+        return False
+    return bool(compiled_library(_PROBE).ask_for_tiles())
+
+
+_PROBE = Path(__file__).with_name("tiles.h")
