@@ -82,6 +82,12 @@ inline __m512 exponential(__m512 x) {
   return _mm512_scalef_ps(sum, whole);
 }
 
+// 1 / (1 + e^-x); the reciprocal to 14 bits, of which 8 are kept.
+inline __m512 sigmoid(__m512 x) {
+  const __m512 inverse = exponential(_mm512_sub_ps(_mm512_setzero_ps(), x));
+  return _mm512_rcp14_ps(_mm512_add_ps(inverse, _mm512_set1_ps(1.0f)));
+}
+
 // 16 x 16 of 32 bits each.
 inline void transpose(__m512i (&rows)[16]) {
   __m512i other[16];
@@ -209,6 +215,88 @@ class Room {
  private:
   std::unique_ptr<Number, decltype(&std::free)> numbers_;
 };
+
+// A matrix in bfloat16, stored row by row or block by block.
+class Matrix {
+ public:
+  static Matrix plain(Bf16* numbers, int64_t width) { return {numbers, width, kBlock, width}; }
+  static Matrix plain(const Bf16* numbers, int64_t width) {
+    return plain(const_cast<Bf16*>(numbers), width);
+  }
+  static Matrix blocked(Bf16* numbers, int64_t width) { return {numbers, width, kPair, kBlock}; }
+  static Matrix blocked(const Bf16* numbers, int64_t width) {
+    return blocked(const_cast<Bf16*>(numbers), width);
+  }
+
+  Bf16* block(int64_t row, int64_t column) const {
+    return numbers + row * kBlock * width + column * apart;
+  }
+  int64_t blocks() const { return width / kBlock; }
+
+  Bf16* numbers;
+  int64_t width;
+  int64_t apart;   // of a block and the next one of its rows
+  int64_t stride;  // of the rows of a block
+};
+
+// Blocks one after the other, each finished while the next is multiplied.
+//
+// `finish(block row, panel, row, first, second)` gets the sums of a row: of the 16 columns of either
+// tile of a panel.
+template <class Finish>
+class Blocks {
+ public:
+  Blocks(Finish finish, int64_t deep)
+      : finish_(finish), deep_(deep), at_once_((kBlock + deep - 2) / std::max<int64_t>(1, deep - 1)) {}
+  ~Blocks() { finish_until(kBlock); }
+
+  // Asks for the rows from `ask_from` to `ask_to` of another block of rows meanwhile.
+  void multiply_block(const Matrix& left, const Bf16* right, int64_t block_row, int64_t panel,
+                      int64_t ask_block = 0, int64_t ask_from = 0, int64_t ask_to = 0) {
+    clear_sums();
+    multiply(left.block(block_row, 0), left.apart, left.stride, right, deep_, [&](int64_t k) {
+      // Not at once: to read what a tile has just stored is to wait for it.
+      if (k > 0) finish_until(finished_ + at_once_);
+      for (int64_t row = ask_from; row < ask_to; ++row) {
+        ask_for(left.block(ask_block, k) + row * left.stride);
+      }
+    });
+    finish_until(kBlock);
+    store_sums(sums_, kBlock);
+    block_row_ = block_row;
+    panel_ = panel;
+    finished_ = 0;
+  }
+
+ private:
+  void finish_until(int64_t end) {
+    for (; finished_ < std::min(end, kBlock); ++finished_) {
+      const float* sums = sums_ + finished_ * kBlock;
+      finish_(block_row_, panel_, finished_, _mm512_load_ps(sums), _mm512_load_ps(sums + kHalf));
+    }
+  }
+
+  const Finish finish_;
+  const int64_t deep_, at_once_;
+  int64_t block_row_ = 0, panel_ = 0, finished_ = kBlock;
+  alignas(64) float sums_[kBlock * kBlock];
+};
+
+// The panels of right^T, by all threads together; `second` is where the other tile of a panel comes
+// from, as `right` the first.
+template <class Number>
+void pack_right_turned(const Number* right, const Number* second, int64_t apart, int64_t panels,
+                       int64_t deep, Bf16* to) {
+#pragma omp for schedule(static)
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    for (int64_t k = 0; k < deep / kBlock; ++k) {
+      const int64_t from = panel * apart * deep + k * kBlock;
+      Bf16* const pair_of_tiles = to + (panel * (deep / kBlock) + k) * kPair;
+      pack_columns(right + from, deep, pair_of_tiles);
+      pack_columns(second + from, deep, pair_of_tiles + kTile);
+    }
+  }
+}
 
 }  // namespace
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stages.nn.cpp_kernels import can_compile, compiled_library
 
-__all__ = ["BLOCK", "tile_kernels", "trains_in_bfloat16", "trains_with_tiles"]
+__all__ = ["BLOCK", "has_tiles", "tile_kernels", "trains_in_bfloat16", "trains_with_tiles"]
 
 BLOCK = 32
 """Rows and columns that are multiplied at once; tokens and widths must be multiples of it."""
@@ -49,11 +49,12 @@ def tile_kernels(source: Path) -> Any:
 
 @torch.compiler.assume_constant_result
 def _has_tiles() -> bool:
-    return _may_use_tiles()
+    return has_tiles()
 
 
 @functools.cache
-def _may_use_tiles() -> bool:
+def has_tiles() -> bool:
+    """Whether this machine has tile registers, and this build of PyTorch compiles for them."""
     if not (torch.cpu._is_amx_tile_supported() and can_compile()):
         return False
     return bool(compiled_library(_PROBE).ask_for_tiles())

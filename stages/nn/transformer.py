@@ -27,7 +27,7 @@ from stages.nn.rotary import Rotations
 from stages.nn.tile_products import Linear, can_use_tiles, gated_feed_forward
 from stages.nn.transformer_options import CausalTransformerOptions
 
-__all__ = ["INITIAL_STD", "GatedFeedForward", "Stepper", "Transformer"]
+__all__ = ["INITIAL_STD", "Block", "GatedFeedForward", "Stepper", "Transformer"]
 
 INITIAL_STD = 0.02
 """Standard deviation of new weights (GPT-2)."""
