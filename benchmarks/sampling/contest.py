@@ -20,7 +20,7 @@ from benchmarks.side_by_side.prior_run import PriorRun, language_model_peers
 from stages.core.devices import Precision
 from stages.heads.base import SamplerSettings
 from stages.nn.cuda_graph import Replayed
-from stages.nn.packed_linear import packed
+from stages.nn.kernels.packed_linear import packed
 from stages.nn.stepping import StepSettings, with_steps
 
 __all__ = ["sampling_contest"]

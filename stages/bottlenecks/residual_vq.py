@@ -34,7 +34,7 @@ from stages.nn.code_grids import grids_of_row, row_of_grids
 from stages.nn.codebook import flat_vectors, nearest_codes, perplexity, vectors_of
 from stages.nn.codebook_options import CodebookOptions
 from stages.nn.ema_codebook import EMACodebook
-from stages.nn.nearest import nearest
+from stages.nn.kernels.nearest import nearest
 from stages.nn.projections import features_from_latents, latents_from_features
 from stages.nn.schedules import Step
 

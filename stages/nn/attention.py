@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stages.nn.norm_kernels import can_compare
-from stages.nn.norm_kernels import compared as compared_heads
+from stages.nn.kernels.norm_kernels import can_compare
+from stages.nn.kernels.norm_kernels import compared as compared_heads
+from stages.nn.kernels.tile_products import Linear
 from stages.nn.rms_norm import rms_norm
 from stages.nn.rotary import Rotations, rotated
 from stages.nn.softmax_attention import attend
-from stages.nn.tile_products import Linear
 from stages.nn.transformer_options import CausalTransformerOptions
 
 __all__ = ["READ_AT_ONCE", "ExactPast", "KeyValueCache", "OneToken", "Past", "SelfAttention"]

@@ -2,8 +2,8 @@
 
     perplexity = exp(-sum over k of p_k log p_k),   usage = share of codes with p_k > 0
 
-Codes are those of the nearest entries (stages/nn/nearest.py); between vectors of length 1 the
-nearest is the one of largest cosine: ||v - e||^2 = 2 - 2 <v, e>.
+Codes are those of the nearest entries (stages/nn/kernels/nearest.py); between vectors of length 1
+the nearest is the one of largest cosine: ||v - e||^2 = 2 - 2 <v, e>.
 
 Start by k-means (Lancucki et al. 2020 show what a random start costs); for vectors of length 1,
 centres are brought back to length 1 (Dhillon & Modha 2001). Dead codes: a code that no vector
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from stages.core.shapes import Codes
 from stages.nn.embedding import embedding
-from stages.nn.nearest import Codebook, Vectors, nearest
-from stages.nn.operators import operator
+from stages.nn.kernels.nearest import Codebook, Vectors, nearest
+from stages.nn.kernels.operators import operator
 
 __all__ = [
     "Counts",

@@ -4,8 +4,8 @@ A step of one token is a matrix product after another and some twenty small oper
 layer; on few rows these take as long as the products. `torch.compile` makes a few loops of them.
 It compiles once per batch size, for any number of tokens: a step is given the cache in lengths that
 are multiples of `READ_AT_ONCE`, a dimension of the compiled code that may vary. Attention to it is
-a kernel of its own (stages/nn/decode_attention.py) or, where that cannot be, PyTorch's, which reads
-all of the length and gives what lies beyond the new token weight 0.
+a kernel of its own (stages/nn/kernels/decode_attention.py) or, where that cannot be, PyTorch's,
+which reads all of the length and gives what lies beyond the new token weight 0.
 
 Equal to the step as it stands within rounding. Products on one row, and sums in another order,
 differ in the last bits, and so will an image now and then: whether to compile is part of how images
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from stages.core.errors import ParamsError
 from stages.nn.attention import READ_AT_ONCE, KeyValueCache, OneToken, Past
-from stages.nn.decode_attention import attend_to_cache, can_attend_to_cache
+from stages.nn.kernels.decode_attention import attend_to_cache, can_attend_to_cache
 from stages.nn.rotary import Rotations
 from stages.nn.transformer import Stepper, Transformer
 

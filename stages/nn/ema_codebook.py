@@ -29,7 +29,7 @@ from stages.nn.codebook import (
     sums_of_codes,
 )
 from stages.nn.codebook_options import CodebookOptions
-from stages.nn.nearest import Codebook, Vectors
+from stages.nn.kernels.nearest import Codebook, Vectors
 from stages.nn.processes import StepSums, from_first_process
 
 __all__ = ["EMACodebook"]

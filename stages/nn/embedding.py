@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from stages.nn.operators import operator
+from stages.nn.kernels.operators import operator
 
 __all__ = ["Embedding", "embedding"]
 

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from stages.nn.norm_kernels import add_and_norm, can_add_and_norm
+from stages.nn.kernels.norm_kernels import add_and_norm, can_add_and_norm
 
 __all__ = ["RMSNorm", "rms_norm"]
 

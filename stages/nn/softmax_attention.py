@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from stages.nn.tile_attention import attend_with_tiles, can_attend_with_tiles
+from stages.nn.kernels.tile_attention import attend_with_tiles, can_attend_with_tiles
 
 __all__ = ["attend"]
 
@@ -37,7 +37,7 @@ def attend(
         causal: Whether position t sees positions <= t only.
         dropout: Of P.
     """
-    if dropout == 0 and can_attend_with_tiles(queries, keys):
+    if dropout == 0 and can_attend_with_tiles(queries):
         return attend_with_tiles(queries, keys, values, causal=causal)
     if _whole_matrices_are_faster(queries):
         return _by_whole_matrices(queries, keys, values, causal, dropout)

@@ -2,8 +2,8 @@
 
     precision  the products of a step and the keys and values it keeps; bfloat16: half the bytes of
                weights and cache, and matrix units
-    packing    weights arranged once for the processor (stages/nn/packed_linear.py and, where steps
-               are compiled, tile_steps.py)
+    packing    weights arranged once for the processor (stages/nn/kernels/packed_linear.py; where
+               steps are compiled, tile_steps.py)
     compile    a step as one call (stages/nn/compiled_step.py)
 
 A step of few rows reads every weight once and multiplies little with it, and then the keys and
@@ -25,8 +25,8 @@ from torch import nn
 
 from stages.core.devices import Precision, resolve_precision
 from stages.nn.compiled_step import compiled_stepper
-from stages.nn.packed_linear import packed
-from stages.nn.tile_steps import StepFeedForward, StepLinear, can_step_with_tiles
+from stages.nn.kernels.packed_linear import packed
+from stages.nn.kernels.tile_steps import StepFeedForward, StepLinear, can_step_with_tiles
 from stages.nn.transformer import Block, Transformer
 
 __all__ = ["StepSettings", "with_steps"]

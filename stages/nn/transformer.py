@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from stages.core.devices import autocast
 from stages.nn.attention import READ_AT_ONCE, ExactPast, KeyValueCache, Past, SelfAttention
+from stages.nn.kernels.tile_products import Linear, can_use_tiles, gated_feed_forward
 from stages.nn.rms_norm import RMSNorm
 from stages.nn.rotary import Rotations
-from stages.nn.tile_products import Linear, can_use_tiles, gated_feed_forward
 from stages.nn.transformer_options import CausalTransformerOptions
 
 __all__ = ["INITIAL_STD", "Block", "GatedFeedForward", "Stepper", "Transformer"]

@@ -34,7 +34,7 @@ from stages.heads.base import HeadOptions, SamplerSettings
 from stages.nn.codebook import kmeans
 from stages.nn.gaussian_components import GaussianComponents
 from stages.nn.inverse_cdf import index_from_uniform, normal_from_uniform, truncated
-from stages.nn.nearest import nearest
+from stages.nn.kernels.nearest import nearest
 from stages.nn.schedules import Step
 from stages.priors.base import LatentsAndLabels, Passes, Prior, PriorOptions
 

@@ -42,7 +42,7 @@ def test_compiled_steps(project):
 
 def test_the_kernel_of_decode_attention(project):
     plain = ("pytest", "-o", "addopts=-q --import-mode=importlib", "-p", "no:cacheprovider")
-    assert "skipped" not in run_module(project, *plain, "tests/nn/test_decode_attention.py")
+    assert "skipped" not in run_module(project, *plain, "tests/nn/kernels/test_decode_attention.py")
 
 
 def test_results_are_not_overwritten_and_inputs_are_read_anew():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stages.nn import codebook as book
-from stages.nn.nearest import nearest
+from stages.nn.kernels.nearest import nearest
 
 
 def stream(seed=0):

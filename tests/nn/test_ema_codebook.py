@@ -6,7 +6,7 @@ import torch
 from stages.core.sections import validate
 from stages.nn.codebook_options import CodebookOptions
 from stages.nn.ema_codebook import EMACodebook
-from stages.nn.nearest import nearest
+from stages.nn.kernels.nearest import nearest
 
 OPTIONS = {
     "num_codes": 7,

@@ -8,8 +8,8 @@ import torch
 from stages.bottlenecks.base import LatentSpec
 from stages.heads.base import SamplerSettings
 from stages.heads.categorical import CategoricalOptions
-from stages.nn import packed_linear
-from stages.nn.packed_linear import PackedLinear, can_pack
+from stages.nn.kernels import packed_linear
+from stages.nn.kernels.packed_linear import PackedLinear, can_pack
 from stages.nn.stepping import StepSettings, with_steps
 from stages.nn.transformer import Transformer
 from stages.nn.transformer_options import CausalTransformerOptions

@@ -18,9 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stages.nn.operators import operator
+from stages.nn.kernels.operators import operator
+from stages.nn.kernels.tiles import BLOCK, tile_kernels, trains_in_bfloat16
 from stages.nn.rotary import Rotations
-from stages.nn.tiles import BLOCK, tile_kernels, trains_in_bfloat16
 
 __all__ = ["add_and_norm", "can_add_and_norm", "can_compare", "compared"]
 

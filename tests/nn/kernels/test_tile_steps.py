@@ -6,18 +6,24 @@ import torch.nn.functional as F
 from torch import nn
 
 from stages.nn import stepping
+from stages.nn.kernels.tile_steps import StepFeedForward, StepLinear, can_step_with_tiles
+from stages.nn.kernels.tiles import has_tiles
 from stages.nn.stepping import StepSettings, with_steps
-from stages.nn.tile_steps import StepFeedForward, StepLinear, can_step_with_tiles
-from stages.nn.tiles import has_tiles
 from stages.nn.transformer import GatedFeedForward, Transformer
 from stages.nn.transformer_options import CausalTransformerOptions
+from tests.nn.kernels.tile_cases import skip_without_tiles
 from tests.nn.loud_weights import louder
 from tests.priors.sections import BLOCKS
 
-needs_tiles = pytest.mark.skipif(not has_tiles(), reason="no tile registers, or no compiler")
+needs_tiles = pytest.mark.usefixtures("_tiles")
 
 COMPILED = StepSettings("bfloat16", compile=True)
 CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def _tiles():
+    skip_without_tiles()
 
 
 def linear(width, out):

@@ -5,10 +5,10 @@ import torch
 
 from benchmarks.cost_growth.memory import peak_bytes
 from stages.core.errors import ParamsError
-from stages.nn import nearest as file
 from stages.nn.compiled_step import compiled_stepper
-from stages.nn.nearest import _by_kernel as look_up
-from stages.nn.nearest import _by_products, _suits_the_kernel, nearest
+from stages.nn.kernels import nearest as file
+from stages.nn.kernels.nearest import _by_kernel as look_up
+from stages.nn.kernels.nearest import _by_products, _suits_the_kernel, nearest
 
 
 def stream(seed=0):

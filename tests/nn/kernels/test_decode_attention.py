@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from stages.core.errors import ParamsError
-from stages.nn import decode_attention
 from stages.nn.attention import OneToken
 from stages.nn.compiled_step import compiled_stepper
-from stages.nn.decode_attention import attend_to_cache, can_attend_to_cache
+from stages.nn.kernels import decode_attention
+from stages.nn.kernels.decode_attention import attend_to_cache, can_attend_to_cache
 
 ROWS, HEADS, ROOM = 3, 2, 40
 

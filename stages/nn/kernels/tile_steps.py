@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stages.nn.operators import operator
-from stages.nn.tiles import BLOCK, has_tiles, tile_kernels
+from stages.nn.kernels.operators import operator
+from stages.nn.kernels.tiles import BLOCK, has_tiles, tile_kernels
 
 __all__ = ["StepFeedForward", "StepLinear", "can_step_with_tiles"]
 

@@ -25,7 +25,7 @@ _WARPS = 8
 def attend(
     queries: Tensor, new_keys: Tensor, new_values: Tensor, keys: Tensor, values: Tensor, now: Tensor
 ) -> Tensor:
-    """As `stages.nn.decode_attention.attend_to_cache`, heads of a row side by side."""
+    """As `stages.nn.kernels.decode_attention.attend_to_cache`, heads of a row side by side."""
     rows, heads, _, head_dim = queries.shape
     mixed = queries.new_empty(rows, heads, 1, head_dim)
     _attend[(rows * heads,)](

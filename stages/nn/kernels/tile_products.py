@@ -24,8 +24,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from stages.nn.operators import operator
-from stages.nn.tiles import BLOCK, tile_kernels, trains_in_bfloat16
+from stages.nn.kernels.operators import operator
+from stages.nn.kernels.tiles import BLOCK, tile_kernels, trains_in_bfloat16
 
 __all__ = ["Linear", "can_use_tiles", "gated_feed_forward"]
 
@@ -50,8 +50,8 @@ class Linear(nn.Linear):
 def gated_feed_forward(
     x: Rows,
     weight_in: Float[Tensor, "two_hidden in"],
-    weight_out: Float[Tensor, "out hidden"],
-) -> Float[Tensor, "*rows out"]:
+    weight_out: Float[Tensor, "in hidden"],
+) -> Rows:
     """(silu(g) * u) W_out^T with g, u the halves of x W_in^T; `can_use_tiles` for both weights."""
     return _GatedFeedForward.apply(x.bfloat16(), weight_in, weight_out)
 
@@ -61,7 +61,8 @@ def can_use_tiles(x: Rows, weight: Tensor) -> bool:
     return (
         trains_in_bfloat16(x)
         and weight.dtype == torch.float32
-        and math.prod(x.shape[:-1]) % BLOCK == 0
+        and (rows := _rows(x)) > 0
+        and rows % BLOCK == 0
         and all(size % BLOCK == 0 for size in weight.shape)
     )
 

@@ -6,9 +6,9 @@
 it should take what reading the cache takes. PyTorch's fused attention is made for many queries and
 takes twice that (docs/speed.md); loops that `torch.compile` makes of sums are no better.
 
-That of a CPU, decode_attention.cpp, is compiled when it is first needed (stages/nn/cpp_kernels.py);
-a build of PyTorch that cannot goes on with its fused attention. That of a GPU is written in Triton
-(stages/nn/decode_attention_gpu.py).
+That of a CPU, decode_attention.cpp, is compiled when it is first needed (cpp_kernels.py); a build
+of PyTorch that cannot goes on with its fused attention. That of a GPU is written in Triton
+(decode_attention_gpu.py).
 """
 
 import ctypes
@@ -22,8 +22,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stages.nn.attention import OneToken
-from stages.nn.cpp_kernels import can_compile, compiled_library
-from stages.nn.operators import operator
+from stages.nn.kernels.cpp_kernels import can_compile, compiled_library
+from stages.nn.kernels.operators import operator
 
 __all__ = ["attend_to_cache", "can_attend_to_cache"]
 
@@ -91,7 +91,7 @@ def _attend_on_a_gpu(
     now: Tensor,
 ) -> Tensor:
     # Imported here: Triton comes with the builds for GPUs only.
-    from stages.nn.decode_attention_gpu import attend
+    from stages.nn.kernels.decode_attention_gpu import attend
 
     new = [_heads_side_by_side(tensor) for tensor in (queries, new_keys, new_values)]
     return attend(*new, keys, values, now)

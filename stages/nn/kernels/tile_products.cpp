@@ -208,7 +208,7 @@ extern "C" void feed_forward_gradient(const Bf16* gradient, const Bf16* input,
   const Matrix outer = Matrix::plain(gradient, width), inner = Matrix::plain(input, width);
   const Room<Bf16> numbers(2 * rows * hidden), packed_rows(rows * width);
   const Room<Bf16> packed_in(2 * hidden * width), packed_out(hidden * width);
-  const Room<float> turned(hidden * width);
+  const Room<float> turned(2 * hidden * width);
   const Matrix gradients = Matrix::blocked(numbers, 2 * hidden);
 #pragma omp parallel num_threads(threads)
   {

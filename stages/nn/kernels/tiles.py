@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.nn.cpp_kernels import can_compile, compiled_library
+from stages.nn.kernels.cpp_kernels import can_compile, compiled_library
 
 __all__ = ["BLOCK", "has_tiles", "tile_kernels", "trains_in_bfloat16", "trains_with_tiles"]
 

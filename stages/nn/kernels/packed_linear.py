@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stages.nn.operators import operator
+from stages.nn.kernels.operators import operator
 
 __all__ = ["PackedLinear", "can_pack", "packed"]
 

@@ -15,8 +15,18 @@ __all__ = ["can_compile", "compiled_library"]
 _OWN_HEADER = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 
 
+@functools.cache
 def can_compile() -> bool:
-    """Whether this build of PyTorch compiles C++ in the way that is known here."""
+    """Whether there is a compiler, which this build of PyTorch calls in the way known here."""
+    try:
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+    except ImportError:
+        return False
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
     return _code_cache() is not None
 
 

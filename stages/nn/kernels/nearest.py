@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stages.nn.cpp_kernels import can_compile, compiled_library
-from stages.nn.operators import operator
+from stages.nn.kernels.cpp_kernels import can_compile, compiled_library
+from stages.nn.kernels.operators import operator
 
 __all__ = ["Codebook", "Vectors", "nearest"]
 

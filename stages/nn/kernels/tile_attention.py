@@ -19,8 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stages.nn.operators import operator
-from stages.nn.tiles import BLOCK, tile_kernels, trains_with_tiles
+from stages.nn.kernels.operators import operator
+from stages.nn.kernels.tiles import BLOCK, tile_kernels, trains_with_tiles
 
 __all__ = ["attend_with_tiles", "can_attend_with_tiles"]
 
@@ -32,13 +32,12 @@ _MOST_TOKENS = 1024
 PerHead = Float[Tensor, "batch heads tokens head_dim"]
 
 
-def can_attend_with_tiles(queries: PerHead, keys: PerHead) -> bool:
+def can_attend_with_tiles(queries: PerHead) -> bool:
     """Whether these are queries of a training that the kernel can take."""
     tokens, head_dim = queries.shape[2:]
     return (
         trains_with_tiles(queries)
         and queries.dtype == torch.bfloat16
-        and keys.shape == queries.shape
         and tokens % BLOCK == 0
         and tokens <= _MOST_TOKENS
         and head_dim % BLOCK == 0
