@@ -37,10 +37,11 @@ def index_from_uniform(
 ) -> Int[Tensor, " batch"]:
     """One index per row with probability softmax(logits); logits of -inf are never drawn."""
     cumulative = torch.softmax(_float64(logits), dim=-1).cumsum(dim=-1)
-    total = cumulative[:, -1:]
-    drawn = (cumulative <= _float64(uniforms).unsqueeze(1) * total).sum(dim=-1)
-    last_possible = (cumulative < total).sum(dim=-1)
-    return torch.minimum(drawn, last_possible).to(logits.device)
+    total = cumulative[:, -1:].contiguous()
+    # The first that lies above; where none does, which is rounding, the last that can be drawn.
+    drawn = torch.searchsorted(cumulative, _float64(uniforms).unsqueeze(1) * total, right=True)
+    last_possible = torch.searchsorted(cumulative, total)
+    return torch.minimum(drawn, last_possible).squeeze(1).to(logits.device)
 
 
 def normal_from_uniform(uniforms: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

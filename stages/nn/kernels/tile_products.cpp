@@ -26,10 +26,15 @@ void multiply_all(const Matrix& left, int64_t rows, const Bf16* right, int64_t p
     const int64_t count = std::min(kept, panels - start), last = rows / kBlock - 1;
 #pragma omp for schedule(static) nowait
     for (int64_t block_row = 0; block_row <= last; ++block_row) {
+      const int64_t next = std::min(block_row + 1, last);
       for (int64_t i = 0; i < count; ++i) {
+        const auto ask_for_next_rows = [&](int64_t k) {
+          for (int64_t row = i * kBlock / count; row < (i + 1) * kBlock / count; ++row) {
+            ask_for(left.block(next, k) + row * left.stride);
+          }
+        };
         blocks.multiply_block(left, right + (start + i) * panel_size, block_row, start + i,
-                              std::min(block_row + 1, last), i * kBlock / count,
-                              (i + 1) * kBlock / count);
+                              ask_for_next_rows);
       }
     }
   }

@@ -33,7 +33,7 @@ void multiply_panels(const Matrix& left, int64_t rows, const Bf16* right, int64_
 #pragma omp for schedule(static) nowait
   for (int64_t panel = 0; panel < panels; ++panel) {
     for (int64_t block = 0; block < blocks_of(rows); ++block) {
-      blocks.multiply_block(left, right + panel * deep * kPair, block, panel);
+      blocks.multiply_block(left, right + panel * deep * kPair, block, panel, [](int64_t) {});
     }
   }
 }
@@ -85,7 +85,7 @@ extern "C" void pack_gate(const Bf16* weight, Bf16* to, int64_t hidden, int64_t 
 
 // output (rows, out) of input (rows, in).
 extern "C" void linear(const Bf16* input, const Bf16* packed, Bf16* output, int64_t rows, int64_t in,
-                       int64_t out, int threads) {
+                       int64_t out, int64_t threads) {
 #pragma omp parallel num_threads(threads)
   {
     const TileRegisters registers;
@@ -98,7 +98,7 @@ extern "C" void linear(const Bf16* input, const Bf16* packed, Bf16* output, int6
 // output (rows, width) = (silu(gate) * up) weight_out^T, of input (rows, width).
 extern "C" void feed_forward(const Bf16* input, const Bf16* packed_in, const Bf16* packed_out,
                              Bf16* output, int64_t rows, int64_t width, int64_t hidden,
-                             int threads) {
+                             int64_t threads) {
   const Room<Bf16> numbers(blocks_of(rows) * kBlock * hidden);
   const Matrix mixed = Matrix::blocked(numbers, hidden);
 #pragma omp parallel num_threads(threads)

@@ -14,8 +14,8 @@ take stay as they are.
 
 import ctypes
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -81,52 +81,46 @@ class StepFeedForward(nn.Module):
 def _packed(name: str, weight: Tensor, rows: int, columns: int) -> Tensor:
     weight = weight.detach().contiguous()
     found = torch.empty_like(weight)
-    _call(name, weight, found, sizes=(rows, columns))
+    _kernel(name, 2, 2)(weight.data_ptr(), found.data_ptr(), rows, columns)
     return found
 
 
 def _make_linear(input: Tensor, packed: Tensor) -> Tensor:
-    input = input.contiguous()
-    output = _empty_linear(input, packed)
-    out, width = packed.shape
-    _call("linear", input, packed, output, sizes=(input.numel() // width, width, out), threads=True)
+    input, (out, width) = input.contiguous(), packed.shape
+    output = input.new_empty(*input.shape[:-1], out)
+    _kernel("linear", 3, 4)(
+        *(input.data_ptr(), packed.data_ptr(), output.data_ptr()),
+        *(input.numel() // width, width, out, torch.get_num_threads()),
+    )
     return output
-
-
-def _empty_linear(input: Tensor, packed: Tensor) -> Tensor:
-    return input.new_empty(*input.shape[:-1], len(packed))
 
 
 def _make_feed_forward(input: Tensor, packed_in: Tensor, packed_out: Tensor) -> Tensor:
-    input = input.contiguous()
-    output = _empty_feed_forward(input, packed_in, packed_out)
-    width, hidden = packed_out.shape
-    sizes = input.numel() // width, width, hidden
-    _call("feed_forward", input, packed_in, packed_out, output, sizes=sizes, threads=True)
+    input, (width, hidden) = input.contiguous(), packed_out.shape
+    output = torch.empty_like(input)
+    _kernel("feed_forward", 4, 4)(
+        *(input.data_ptr(), packed_in.data_ptr(), packed_out.data_ptr(), output.data_ptr()),
+        *(input.numel() // width, width, hidden, torch.get_num_threads()),
+    )
     return output
 
 
-def _empty_feed_forward(input: Tensor, packed_in: Tensor, packed_out: Tensor) -> Tensor:
-    return input.new_empty(input.shape)
-
-
-def _call(name: str, *dense: Tensor, sizes: tuple[int, ...], threads: bool = False) -> None:
-    addresses = [ctypes.c_void_p(each.data_ptr()) for each in dense]
-    numbers = [ctypes.c_int64(size) for size in sizes]
-    last = [ctypes.c_int(torch.get_num_threads())] if threads else []
-    getattr(_kernels(), name)(*addresses, *numbers, *last)
-
-
 @functools.cache
-def _kernels() -> Any:
-    return tile_kernels(_SOURCE)
+def _kernel(name: str, addresses: int, numbers: int) -> Callable[..., None]:
+    """A function of so many addresses, then so many numbers; called some twenty times a step."""
+    found = getattr(tile_kernels(_SOURCE), name)
+    found.argtypes = [*(ctypes.c_void_p,) * addresses, *(ctypes.c_int64,) * numbers]
+    found.restype = None
+    return found
 
 
 _linear = operator(
-    "tile_step_linear(Tensor input, Tensor packed) -> Tensor", _empty_linear, CPU=_make_linear
+    "tile_step_linear(Tensor input, Tensor packed) -> Tensor",
+    lambda input, packed: input.new_empty(*input.shape[:-1], len(packed)),
+    CPU=_make_linear,
 )
 _feed_forward = operator(
     "tile_step_feed_forward(Tensor input, Tensor packed_in, Tensor packed_out) -> Tensor",
-    _empty_feed_forward,
+    lambda input, packed_in, packed_out: input.new_empty(input.shape),
     CPU=_make_feed_forward,
 )

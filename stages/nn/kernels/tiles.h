@@ -68,8 +68,7 @@ inline void store(Bf16* to, __m256i numbers) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), numbers);
 }
 
-// e^x, to 5 of a million: 2^(n + f) with f within a half, its power by the first terms of its series
-// fitted to that range.
+// e^x to 3 of a million: 2^(n + f) with f within a half, the power of f by a polynomial fitted there.
 inline __m512 exponential(__m512 x) {
   const __m512 power = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
   const __m512 whole = _mm512_roundscale_ps(power, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -250,16 +249,14 @@ class Blocks {
       : finish_(finish), deep_(deep), at_once_((kBlock + deep - 2) / std::max<int64_t>(1, deep - 1)) {}
   ~Blocks() { finish_until(kBlock); }
 
-  // Asks for the rows from `ask_from` to `ask_to` of another block of rows meanwhile.
+  template <class Meanwhile>
   void multiply_block(const Matrix& left, const Bf16* right, int64_t block_row, int64_t panel,
-                      int64_t ask_block = 0, int64_t ask_from = 0, int64_t ask_to = 0) {
+                      Meanwhile meanwhile) {
     clear_sums();
     multiply(left.block(block_row, 0), left.apart, left.stride, right, deep_, [&](int64_t k) {
       // Not at once: to read what a tile has just stored is to wait for it.
       if (k > 0) finish_until(finished_ + at_once_);
-      for (int64_t row = ask_from; row < ask_to; ++row) {
-        ask_for(left.block(ask_block, k) + row * left.stride);
-      }
+      meanwhile(k);
     });
     finish_until(kBlock);
     store_sums(sums_, kBlock);

@@ -4,23 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stages.core.errors import ParamsError
 from stages.nn.attention import OneToken
-from stages.nn.compiled_step import compiled_stepper
 from stages.nn.kernels import decode_attention
 from stages.nn.kernels.decode_attention import attend_to_cache, can_attend_to_cache
 
 ROWS, HEADS, ROOM = 3, 2, 40
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _needs_a_compiler():
-    try:
-        compiled_stepper()
-    except ParamsError as error:
-        pytest.skip(str(error))
-    if not can_attend_to_cache(torch.zeros(1, 1, 1, 16)):
-        pytest.skip("PyTorch compiles no C++ here")
+pytestmark = pytest.mark.usefixtures("_compiler")
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -4,8 +4,6 @@ import pytest
 import torch
 
 from benchmarks.cost_growth.memory import peak_bytes
-from stages.core.errors import ParamsError
-from stages.nn.compiled_step import compiled_stepper
 from stages.nn.kernels import nearest as file
 from stages.nn.kernels.nearest import _by_kernel as look_up
 from stages.nn.kernels.nearest import _by_products, _suits_the_kernel, nearest
@@ -51,17 +49,7 @@ def test_neighbours_do_not_change_under_autocast():
     assert codes.tolist() == [4, 0, 5, 2]
 
 
-@pytest.fixture
-def _kernel():
-    try:
-        compiled_stepper()
-    except ParamsError as error:
-        pytest.skip(str(error))
-    if not _suits_the_kernel(torch.zeros(1, 1), torch.zeros(1, 1)):
-        pytest.skip("PyTorch compiles no C++ here")
-
-
-by_the_kernel = pytest.mark.usefixtures("_kernel")
+by_the_kernel = pytest.mark.usefixtures("_compiler")
 
 
 @by_the_kernel
@@ -112,7 +100,7 @@ def test_results_do_not_depend_on_threads():
         assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))
 
 
-def test_others_are_left_to_products(monkeypatch, _kernel):
+def test_others_are_left_to_products(monkeypatch, _compiler):
     assert _suits_the_kernel(torch.zeros(3, 64), torch.zeros(9, 64))
     assert not _suits_the_kernel(torch.zeros(3, 65), torch.zeros(9, 65))
     assert not _suits_the_kernel(torch.zeros(3, 64), torch.zeros(2**13, 64))

@@ -24,7 +24,6 @@ from tests.nn.kernels.tile_cases import (
     drawn,
     error,
     is_the_same_every_time,
-    skip_without_tiles,
     with_gradients,
 )
 from tests.priors.sections import BLOCKS
@@ -32,11 +31,6 @@ from tests.priors.sections import BLOCKS
 BATCH, TOKENS, HEADS = 2, 65, 3
 # Sums in float32.
 EXACT = 1e-6
-
-
-@pytest.fixture
-def _tiles():
-    skip_without_tiles()
 
 
 by_tiles = pytest.mark.usefixtures("_tiles")

@@ -17,18 +17,12 @@ from tests.nn.kernels.tile_cases import (
     drawn,
     error,
     is_the_same_every_time,
-    skip_without_tiles,
     with_gradients,
 )
 
 BATCH, HEADS = 2, 3
 # Weights and results in bfloat16.
 ROUNDED = 0.01
-
-
-@pytest.fixture
-def _tiles():
-    skip_without_tiles()
 
 
 by_tiles = pytest.mark.usefixtures("_tiles")

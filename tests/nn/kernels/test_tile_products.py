@@ -20,18 +20,12 @@ from tests.nn.kernels.tile_cases import (
     drawn,
     error,
     is_the_same_every_time,
-    skip_without_tiles,
     with_gradients,
 )
 from tests.programs import run_module
 
 # Sums in float32, and numbers that are rounded to bfloat16 on the way.
 EXACT, ROUNDED = 1e-6, 0.008
-
-
-@pytest.fixture
-def _tiles():
-    skip_without_tiles()
 
 
 by_tiles = pytest.mark.usefixtures("_tiles")

@@ -11,7 +11,6 @@ from stages.nn.kernels.tiles import has_tiles
 from stages.nn.stepping import StepSettings, with_steps
 from stages.nn.transformer import GatedFeedForward, Transformer
 from stages.nn.transformer_options import CausalTransformerOptions
-from tests.nn.kernels.tile_cases import skip_without_tiles
 from tests.nn.loud_weights import louder
 from tests.priors.sections import BLOCKS
 
@@ -19,11 +18,6 @@ needs_tiles = pytest.mark.usefixtures("_tiles")
 
 COMPILED = StepSettings("bfloat16", compile=True)
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def _tiles():
-    skip_without_tiles()
 
 
 def linear(width, out):

@@ -8,14 +8,10 @@ import sys
 from collections import Counter
 from unittest import mock
 
-import pytest
 import torch
 
 from benchmarks.side_by_side.prior_model import PriorSize, make_prior
-from stages.core.errors import ParamsError
-from stages.nn.compiled_step import compiled_stepper
 from stages.nn.kernels import norm_kernels, tile_attention, tile_products
-from stages.nn.kernels.tiles import has_tiles
 from stages.nn.transformer import GatedFeedForward
 from tests.nn.loud_weights import louder
 
@@ -26,18 +22,8 @@ __all__ = [
     "drawn",
     "error",
     "is_the_same_every_time",
-    "skip_without_tiles",
     "with_gradients",
 ]
-
-
-def skip_without_tiles():
-    try:
-        compiled_stepper()
-    except ParamsError as reason:
-        pytest.skip(str(reason))
-    if not has_tiles():
-        pytest.skip("this CPU has no tile registers (AMX), or PyTorch compiles no C++ here")
 
 
 @contextlib.contextmanager
