@@ -18,7 +18,7 @@ from stages.serving.tables import png_of
 from tests.architecture.imports import PROJECT, closure
 from tests.serving.lines import opened, options
 
-PLAIN = {"", ".py", ".cpp", ".json", ".yaml", ".txt", ".csv", ".png", ".html", ".safetensors"}
+PLAIN = {"", ".py", ".cpp", ".h", ".json", ".yaml", ".txt", ".csv", ".png", ".html", ".safetensors"}
 
 
 @pytest.fixture(scope="module")
