@@ -10,6 +10,7 @@ and removes it once all has arrived. A journal that is still there is a history 
         sent.json       how far delivery got, by the reader
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -112,5 +113,9 @@ def journal_ended(folder: Path) -> bool:
 
 def journal_folders(root: Path) -> list[Path]:
     """Journals left in a project, oldest first."""
-    found = (root / ".work" / "tracking").glob(f"*/{JOURNAL}")
-    return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+    written = {}
+    for path in (root / ".work" / "tracking").glob(f"*/{JOURNAL}"):
+        # Another process may have delivered it, and taken it away, since it was listed.
+        with contextlib.suppress(FileNotFoundError):
+            written[path.parent] = path.stat().st_mtime
+    return sorted(written, key=written.__getitem__)

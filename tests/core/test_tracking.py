@@ -394,3 +394,16 @@ def test_parameters_become_dotted_names_within_limits() -> None:
     (param,) = as_params({"a": {"long": "x" * 7000}})
     assert (param.key, len(param.value)) == ("a.long", 6000)
     assert safe_name("a/b c.d-e_f:\u00b5") == "a/b c.d-e_f__"
+
+
+def test_a_journal_that_goes_while_they_are_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, gone = (tmp_path / ".work" / "tracking" / name for name in ("kept-1", "gone-1"))
+    for folder in (kept, gone):
+        folder.mkdir(parents=True)
+        (folder / "journal.jsonl").touch()
+    listed = list((tmp_path / ".work" / "tracking").glob("*/journal.jsonl"))
+    (gone / "journal.jsonl").unlink()
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(listed))
+    assert journal_folders(tmp_path) == [kept]
