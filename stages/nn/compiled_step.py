@@ -23,6 +23,7 @@ from torch import Tensor
 
 from stages.core.errors import ParamsError
 from stages.nn.attention import READ_AT_ONCE, KeyValueCache, OneToken, Past
+from stages.nn.kernels.cpp_kernels import has_compiler
 from stages.nn.kernels.decode_attention import attend_to_cache, can_attend_to_cache
 from stages.nn.rotary import Rotations
 from stages.nn.transformer import Stepper, Transformer
@@ -106,14 +107,8 @@ def _take_step(
 
 
 def _require_compiler() -> None:
-    # Imported here: every stage imports this file, few compile, and these take seconds.
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
+    if not has_compiler():
         raise ParamsError(
             "sampling.compile: needs a C++ compiler, and none was found; install one (g++, or name "
             "it in the environment variable CXX), or set sampling.compile: false"
-        ) from None
+        )

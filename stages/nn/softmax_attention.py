@@ -7,7 +7,8 @@ et al. 2022, arXiv:2205.14135). On a CPU its backward pass multiplies small bloc
 other: in bfloat16 that took 30 ms for 192 heads of 64 tokens, where the five products of whole
 matrices, with matrix units, took 6. So short sequences that want gradients in bfloat16 on a CPU are
 computed as it stands above. Of 512 tokens it still took less time (53 ms against 74, 48 heads), but
-P, which the backward pass needs, then takes 512 KB a head.
+P, which the backward pass needs, then takes 512 KB a head. Compiled trainings have a kernel of our
+own instead where it can be (stages/nn/kernels/tile_attention.py).
 """
 
 import torch

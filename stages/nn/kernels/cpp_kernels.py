@@ -10,24 +10,31 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["can_compile", "compiled_library"]
+__all__ = ["can_compile", "compiled_library", "has_compiler"]
 
 _OWN_HEADER = re.compile(r'^#include "(.+)"$', re.MULTILINE)
+
+
+def has_compiler() -> bool:
+    """Whether PyTorch finds a C++ compiler."""
+    # Imported here: every stage imports this file, few compile, and these take seconds.
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
+    return True
 
 
 @functools.cache
 def can_compile() -> bool:
     """Whether there is a compiler, which this build of PyTorch calls in the way known here."""
     try:
-        from torch._inductor.cpp_builder import get_cpp_compiler
-        from torch._inductor.exc import InvalidCxxCompiler
+        return has_compiler() and _code_cache() is not None
     except ImportError:
         return False
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        return False
-    return _code_cache() is not None
 
 
 def compiled_library(source: Path, **constants: str | int) -> Any:

@@ -71,6 +71,13 @@ struct Comparing {
   }
 };
 
+// The halves of a query or key by their place; back again with the sine of the other sign.
+inline void turn(__m512& first, __m512& second, __m512 cosine, __m512 sine) {
+  const __m512 turned = _mm512_fnmadd_ps(second, sine, _mm512_mul_ps(first, cosine));
+  second = _mm512_fmadd_ps(first, sine, _mm512_mul_ps(second, cosine));
+  first = turned;
+}
+
 // One query or key.
 inline void compare(const Comparing& how, int64_t row, int64_t head, const Bf16* from, Bf16* to) {
   const int64_t half = how.head_dim / 2;
@@ -85,11 +92,8 @@ inline void compare(const Comparing& how, int64_t row, int64_t head, const Bf16*
       second = _mm512_mul_ps(second, load(gain + half + i));
     }
     if (how.cosines != nullptr) {
-      const int64_t turn = how.turn_of(row, head) + i;
-      const __m512 cosine = load(how.cosines + turn), sine = load(how.sines + turn);
-      const __m512 turned = _mm512_fnmadd_ps(second, sine, _mm512_mul_ps(first, cosine));
-      second = _mm512_fmadd_ps(first, sine, _mm512_mul_ps(second, cosine));
-      first = turned;
+      const int64_t at = how.turn_of(row, head) + i;
+      turn(first, second, load(how.cosines + at), load(how.sines + at));
     }
     store(to + i, rounded(first));
     store(to + half + i, rounded(second));
@@ -103,11 +107,9 @@ inline void compare_gradient(const Comparing& how, int64_t row, int64_t head, co
   for (int64_t i = 0; i < half; i += kHalf) {
     __m512 first = load(back + i), second = load(back + half + i);
     if (how.cosines != nullptr) {
-      const int64_t turn = how.turn_of(row, head) + i;
-      const __m512 cosine = load(how.cosines + turn), sine = load(how.sines + turn);
-      const __m512 turned = _mm512_fmadd_ps(second, sine, _mm512_mul_ps(first, cosine));
-      second = _mm512_fnmadd_ps(first, sine, _mm512_mul_ps(second, cosine));
-      first = turned;
+      const int64_t at = how.turn_of(row, head) + i;
+      const __m512 back_again = _mm512_sub_ps(_mm512_setzero_ps(), load(how.sines + at));
+      turn(first, second, load(how.cosines + at), back_again);
     }
     _mm512_storeu_ps(held + i, first);
     _mm512_storeu_ps(held + half + i, second);

@@ -8,7 +8,6 @@ All of it waits for memory: what counts is how often numbers are read and writte
 times; norm_kernels.cpp goes over each row once, forward and backward.
 """
 
-import ctypes
 import functools
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stages.nn.kernels.operators import operator
-from stages.nn.kernels.tiles import BLOCK, tile_kernels, trains_in_bfloat16
+from stages.nn.kernels.tiles import BLOCK, call_kernel, trains_in_bfloat16
 from stages.nn.rotary import Rotations
 
 __all__ = ["add_and_norm", "can_add_and_norm", "can_compare", "compared"]
 
-_SOURCE = Path(__file__).with_suffix(".cpp")
+_call = functools.partial(call_kernel, Path(__file__).with_suffix(".cpp"))
 
 Stream = Float[Tensor, "*rows width"]
 Projected = Float[Tensor, "batch tokens 3 heads head_dim"]
@@ -106,7 +105,7 @@ class _Compared(torch.autograd.Function):
 
 def _add(stream: Tensor, added: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     found = _empty_add(stream, added, weight)
-    _call("add_and_norm", stream, added, weight, *found, sizes=_rows_and_width(stream))
+    _call("add_and_norm", (stream, added, weight, *found), *_rows_and_width(stream))
     return found
 
 
@@ -116,8 +115,8 @@ def _add_gradient(
     found = _empty_add_gradient(by_total, by_normed, total, weight)
     _call(
         "add_and_norm_gradient",
-        *(by_total, by_normed, total, weight, *found),
-        sizes=_rows_and_width(total),
+        (by_total, by_normed, total, weight, *found),
+        *_rows_and_width(total),
     )
     return found
 
@@ -144,8 +143,8 @@ def _make_compared(
     found = _empty_compared(projected, gain, cosines, sines)
     _call(
         "compare",
-        *(projected, gain, cosines, sines, found),
-        sizes=_comparing_sizes(projected, cosines),
+        (projected, gain, cosines, sines, found),
+        *_comparing_sizes(projected, cosines),
     )
     return found
 
@@ -163,8 +162,8 @@ def _make_compared_gradient(
     found = _empty_compared_gradient(*given, projected, gain, cosines, sines)
     _call(
         "compare_gradient",
-        *(*given, projected, gain, cosines, sines, *found),
-        sizes=_comparing_sizes(projected, cosines),
+        (*given, projected, gain, cosines, sines, *found),
+        *_comparing_sizes(projected, cosines),
     )
     return found
 
@@ -186,20 +185,6 @@ def _comparing_sizes(projected: Tensor, cosines: Tensor | None) -> tuple[int, ..
     batch, tokens, _, heads, head_dim = projected.shape
     turns = 1 if cosines is None else cosines.shape[0] * cosines.shape[1]
     return batch * tokens, heads, head_dim, turns
-
-
-def _call(name: str, *tensors: Tensor | None, sizes: tuple[int, ...]) -> None:
-    """Tensors by their numbers, row by row."""
-    # Kept until the call is over.
-    dense = [None if each is None else each.contiguous() for each in tensors]
-    addresses = [ctypes.c_void_p(None if each is None else each.data_ptr()) for each in dense]
-    numbers = [ctypes.c_int64(size) for size in sizes]
-    getattr(_kernels(), name)(*addresses, *numbers, ctypes.c_int(torch.get_num_threads()))
-
-
-@functools.cache
-def _kernels() -> Any:
-    return tile_kernels(_SOURCE)
 
 
 _add_and_norm = operator(

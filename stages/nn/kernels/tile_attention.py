@@ -10,7 +10,6 @@ products of whole matrices, with a softmax between them, take 27.
 """
 
 import ctypes
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +134,7 @@ def _address(tensor: Tensor) -> ctypes.c_void_p:
 def _call(name: str, *arguments: Any, sizes: torch.Size, causal: bool) -> None:
     passed = [ctypes.c_int64(size) for size in sizes]
     threads = ctypes.c_int(torch.get_num_threads())
-    getattr(_kernels(), name)(*arguments, *passed, ctypes.c_bool(causal), threads)
-
-
-@functools.cache
-def _kernels() -> Any:
-    return tile_kernels(_SOURCE)
+    getattr(tile_kernels(_SOURCE), name)(*arguments, *passed, ctypes.c_bool(causal), threads)
 
 
 _forward = operator(

@@ -12,7 +12,6 @@ gradient needs is kept in the order in which it will be read.
 Sums are in float32, and so are the gradients of weights, which oneDNN rounds.
 """
 
-import ctypes
 import functools
 import math
 from pathlib import Path
@@ -25,11 +24,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from stages.nn.kernels.operators import operator
-from stages.nn.kernels.tiles import BLOCK, tile_kernels, trains_in_bfloat16
+from stages.nn.kernels.tiles import BLOCK, call_kernel, trains_in_bfloat16
 
 __all__ = ["Linear", "can_use_tiles", "gated_feed_forward"]
 
-_SOURCE = Path(__file__).with_suffix(".cpp")
+_call = functools.partial(call_kernel, Path(__file__).with_suffix(".cpp"))
 
 Rows = Float[Tensor, "*rows in"]
 
@@ -92,20 +91,6 @@ class _GatedFeedForward(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return _feed_forward_gradient(gradient, *ctx.saved_tensors)
-
-
-def _call(name: str, tensors: tuple[Tensor, ...], *sizes: int) -> None:
-    """Tensors by their numbers, row by row."""
-    # Kept until the call is over.
-    dense = [each.contiguous() for each in tensors]
-    addresses = [ctypes.c_void_p(each.data_ptr()) for each in dense]
-    numbers = [ctypes.c_int64(size) for size in sizes]
-    getattr(_kernels(), name)(*addresses, *numbers, ctypes.c_int(torch.get_num_threads()))
-
-
-@functools.cache
-def _kernels() -> Any:
-    return tile_kernels(_SOURCE)
 
 
 def _rows(x: Tensor) -> int:

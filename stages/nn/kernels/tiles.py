@@ -5,7 +5,9 @@ registers and with builds of PyTorch that compile C++ in the way that is known h
 else, and in code that is not compiled, layers are computed as they stand.
 """
 
+import ctypes
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,14 @@ from torch import Tensor
 
 from stages.nn.kernels.cpp_kernels import can_compile, compiled_library
 
-__all__ = ["BLOCK", "has_tiles", "tile_kernels", "trains_in_bfloat16", "trains_with_tiles"]
+__all__ = [
+    "BLOCK",
+    "call_kernel",
+    "has_tiles",
+    "tile_kernels",
+    "trains_in_bfloat16",
+    "trains_with_tiles",
+]
 
 BLOCK = 32
 """Rows and columns that are multiplied at once; tokens and widths must be multiples of it."""
@@ -39,12 +48,30 @@ def trains_in_bfloat16(x: Tensor) -> bool:
     )
 
 
+@functools.cache
 def tile_kernels(source: Path) -> Any:
     """The functions of a C++ file that includes tiles.h, for `ctypes`."""
     library = compiled_library(source)
     # Of the process, not of the library; asking again does no harm.
     library.ask_for_tiles()
     return library
+
+
+def call_kernel(source: Path, name: str, tensors: Sequence[Tensor | None], *sizes: int) -> None:
+    """Call a function of such a file that takes addresses, then sizes, then threads.
+
+    Args:
+        source: The file.
+        name: Of the function.
+        tensors: Given row by row, by their addresses; what is written into must be so already.
+        sizes: Numbers of rows and columns.
+    """
+    # Kept until the call is over.
+    dense = [None if each is None else each.contiguous() for each in tensors]
+    addresses = [ctypes.c_void_p(None if each is None else each.data_ptr()) for each in dense]
+    numbers = [ctypes.c_int64(size) for size in sizes]
+    threads = ctypes.c_int(torch.get_num_threads())
+    getattr(tile_kernels(source), name)(*addresses, *numbers, threads)
 
 
 @torch.compiler.assume_constant_result
