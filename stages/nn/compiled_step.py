@@ -36,14 +36,14 @@ _MOST_SIZES = 32
 Layer = Float[Tensor, "batch heads seen head_dim"]
 
 
-def compiled_stepper() -> Stepper:
+def compiled_stepper(transformer: Transformer) -> Stepper:
     """What takes the steps of a transformer by compiled calls.
 
     Raises:
         ParamsError: If there is no compiler.
     """
     _require_compiler()
-    return _take_step
+    return functools.partial(_take_step, transformer)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
     precision  the products of a step and the keys and values it keeps; bfloat16: half the bytes of
                weights and cache, and matrix units
-    packing    weights arranged once for the processor (stages/nn/kernels/packed_linear.py; where
-               steps are compiled, tile_steps.py)
-    compile    a step as one call (stages/nn/compiled_step.py)
+    packing    weights arranged once for the processor (stages/nn/kernels/packed_linear.py)
+    compile    a step as one call: of a kernel of our own (stages/nn/kernels/tile_steps.py) where
+               sizes and processor allow it, else compiled by PyTorch (stages/nn/compiled_step.py)
 
 A step of few rows reads every weight once and multiplies little with it, and then the keys and
 values of all tokens before; so it costs what it reads. The matrices of the blocks are rounded once,
@@ -26,8 +26,8 @@ from torch import nn
 from stages.core.devices import Precision, resolve_precision
 from stages.nn.compiled_step import compiled_stepper
 from stages.nn.kernels.packed_linear import packed
-from stages.nn.kernels.tile_steps import StepFeedForward, StepLinear, can_step_with_tiles
-from stages.nn.transformer import Block, Transformer
+from stages.nn.kernels.tile_steps import TileStepper, can_step_with_tiles
+from stages.nn.transformer import Transformer
 
 __all__ = ["StepSettings", "with_steps"]
 
@@ -64,11 +64,14 @@ def with_steps(module: Module, settings: StepSettings, device: torch.device) -> 
     tensors = itertools.chain(module.parameters(), module.buffers())
     twin = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
     for transformer in _transformers(twin):
-        if settings.compile:
-            transformer.stepper = compiled_stepper()
+        transformer.step_precision = precision
+        if settings.compile and can_step_with_tiles(transformer):
+            transformer.stepper = TileStepper(transformer)
+            continue
         if precision != torch.float32:
-            transformer.step_precision = precision
-            _round_matrices(transformer, precision, settings.compile)
+            _round_matrices(transformer, precision)
+        if settings.compile:
+            transformer.stepper = compiled_stepper(transformer)
     return twin
 
 
@@ -76,24 +79,10 @@ def _transformers(module: nn.Module) -> list[Transformer]:
     return [part for part in module.modules() if isinstance(part, Transformer)]
 
 
-def _round_matrices(transformer: Transformer, precision: torch.dtype, compile: bool) -> None:
-    for layer in transformer.modules():
-        if isinstance(layer, nn.Linear):
-            rounded = layer.weight.detach().to(precision)
-            layer.weight = nn.Parameter(rounded, requires_grad=False)
-    for block in transformer.blocks:
-        _arrange_weights(block, compile)
-
-
-def _arrange_weights(block: Block, compile: bool) -> None:
-    """Once for the processor; in steps that are compiled, for kernels of our own where they can."""
-    attention, feed_forward = block.attention, block.feed_forward
-    together = feed_forward.project_in, feed_forward.project_out
-    if compile and can_step_with_tiles(*together):
-        block.feed_forward = StepFeedForward(*together)
-    else:
-        feed_forward.project_in, feed_forward.project_out = (packed(each) for each in together)
-    for name in ("project_in", "project_out"):
-        layer = getattr(attention, name)
-        tiles = compile and can_step_with_tiles(layer)
-        setattr(attention, name, StepLinear(layer) if tiles else packed(layer))
+def _round_matrices(transformer: Transformer, precision: torch.dtype) -> None:
+    for parent in list(transformer.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Linear):
+                rounded = layer.weight.detach().to(precision)
+                layer.weight = nn.Parameter(rounded, requires_grad=False)
+                setattr(parent, name, packed(layer))

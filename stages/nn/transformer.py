@@ -165,7 +165,7 @@ class Transformer(nn.Module):
                 pasts = [ExactPast(cache, layer) for layer in range(len(self.blocks))]
                 hidden = self.through_blocks(inputs, pasts, here)
             else:
-                hidden = self.stepper(self, inputs, cache, here)
+                hidden = self.stepper(inputs, cache, here)
         cache.length += 1
         return hidden
 
@@ -182,5 +182,5 @@ class Transformer(nn.Module):
         return self.norm(stream)
 
 
-Stepper = Callable[[Transformer, Tensor, KeyValueCache, Rotations | None], Tensor]
+Stepper = Callable[[Tensor, KeyValueCache, Rotations | None], Tensor]
 """Hidden state of the input at the next position; the cache's length is moved by the caller."""

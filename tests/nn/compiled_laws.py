@@ -24,15 +24,13 @@ from tests.priors.sections import BLOCKS, TRANSFORMER
 __all__ = ["LAWS", "make_transformer"]
 
 WIDTH, HEADS = 16, 2
-FOR_TILES = 32
-"""A width that kernels for tile registers take."""
 CODES, CLASSES = 7, 3
 COMPILED = StepSettings(compile=True)
 
 
-def make_transformer(width=WIDTH):
+def make_transformer():
     torch.manual_seed(0)
-    return louder(Transformer(2, CausalTransformerOptions(**{**BLOCKS, "width": width})))
+    return louder(Transformer(2, CausalTransformerOptions(**{**BLOCKS, "width": WIDTH})))
 
 
 def each_attention():
@@ -72,22 +70,18 @@ def steps_equal_those_that_are_not_compiled_and_the_full_forward():
                 torch.testing.assert_close(compiled, whole, rtol=1e-4, atol=1e-5)
 
 
-def steps_in_bfloat16_equal_those_that_are_not_compiled(width=WIDTH):
-    transformer = make_transformer(width)
-    inputs = torch.randn(3, READ_AT_ONCE + 5, width)
+def steps_in_bfloat16_equal_those_that_are_not_compiled():
+    transformer = make_transformer()
+    inputs = torch.randn(3, READ_AT_ONCE + 5, WIDTH)
     for _ in each_attention():
         compiled = stepped(transformer, inputs, None, StepSettings("bfloat16", compile=True))
         plain = stepped(transformer, inputs, None, StepSettings("bfloat16"))
         torch.testing.assert_close(compiled, plain, rtol=5e-2, atol=5e-2)
 
 
-def steps_of_a_width_for_tiles_do_too():
-    steps_in_bfloat16_equal_those_that_are_not_compiled(FOR_TILES)
-
-
-def one_compilation_does_for_all_copies_of_a_prior(settings=COMPILED, width=WIDTH):
+def one_compilation_does_for_all_copies_of_a_prior(settings=COMPILED):
     head = CategoricalOptions(kind="categorical", tied=False)
-    options = TransformerOptions(**{**TRANSFORMER, "width": width})
+    options = TransformerOptions(**{**TRANSFORMER, "width": WIDTH})
     prior = louder(TransformerPrior(options, head, LatentSpec("codes", 2, 3, CODES), CLASSES))
     labels, uniforms = torch.tensor([0, 2]), torch.rand(2, *prior.noise_shape)
     for _ in each_attention():
@@ -98,10 +92,7 @@ def one_compilation_does_for_all_copies_of_a_prior(settings=COMPILED, width=WIDT
 
 
 def one_compilation_does_for_all_copies_in_bfloat16():
-    for width in (WIDTH, FOR_TILES):
-        one_compilation_does_for_all_copies_of_a_prior(
-            StepSettings("bfloat16", compile=True), width
-        )
+    one_compilation_does_for_all_copies_of_a_prior(StepSettings("bfloat16", compile=True))
 
 
 def one_compilation_does_for_all_positions():
@@ -140,7 +131,6 @@ LAWS = {
     for law in (
         steps_equal_those_that_are_not_compiled_and_the_full_forward,
         steps_in_bfloat16_equal_those_that_are_not_compiled,
-        steps_of_a_width_for_tiles_do_too,
         one_compilation_does_for_all_copies_of_a_prior,
         one_compilation_does_for_all_copies_in_bfloat16,
         one_compilation_does_for_all_positions,

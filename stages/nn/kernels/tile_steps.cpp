@@ -1,44 +1,64 @@
-// Products of few rows with packed weights and the tile registers of a CPU (AMX); tile_steps.py says
-// what this is for.
+// One token through all blocks of a transformer: products with packed weights by the tile registers of
+// a CPU (AMX), and all that lies between them; tile_steps.py says what this is for. HEAD_DIM and
+// NUMBER, bfloat16, are set there.
 //
-// All there is to do is to read the weights: every thread reads panels of its own, one after the other,
-// for all rows at once.
+// All threads go through a step together and wait for each other between its parts. What a part does
+// for a row, a head or a column is done by one thread in one order: results depend neither on the
+// number of threads nor on the other rows.
 
 #include "tiles.h"
+#include "norms.h"
+#include "one_query.h"
 
 namespace {
 
+// Weights of a block. Those of products are packed.
+struct Layer {
+  const float* attention_norm;
+  const Bf16* to_heads;
+  const float* gain;  // null: queries and keys are not normalised
+  const Bf16* from_heads;
+  const float* feed_forward_norm;
+  const Bf16* to_gates;
+  const Bf16* from_gates;
+};
+
 inline int64_t blocks_of(int64_t rows) { return (rows + kBlock - 1) / kBlock; }
 
-// Rows blocked, with zeros behind the last.
-void block_rows(const Bf16* rows, int64_t count, const Matrix& to) {
-  for (int64_t block = 0; block < blocks_of(count); ++block) {
+// The norm of every row, for a product.
+void norm_rows(const float* rows, int64_t count, const float* weight, const Matrix& to) {
+#pragma omp for schedule(static)
+  for (int64_t row = 0; row < count; ++row) {
+    const float* const from = rows + row * to.width;
+    const __m512 scale = scale_of(from, to.width);
+    const auto normed = [&](int64_t i) {
+      return _mm512_mul_ps(_mm512_mul_ps(load(from + i), scale), load(weight + i));
+    };
     for (int64_t column = 0; column < to.blocks(); ++column) {
-      for (int64_t i = 0; i < kBlock; ++i) {
-        const int64_t row = block * kBlock + i;
-        const Bf16* const from = rows + row * to.width + column * kBlock;
-        store(to.block(block, column) + i * kBlock,
-              row < count ? loaded(from) : _mm512_setzero_si512());
-      }
+      const int64_t i = column * kBlock;
+      store(to.block(row / kBlock, column) + row % kBlock * kBlock,
+            rounded(normed(i), normed(i + kHalf)));
     }
   }
 }
 
-// left times packed panels, which all threads share.
+// left times packed panels: all there is to do is to read these, for all rows at once.
 template <class Finish>
 void multiply_panels(const Matrix& left, int64_t rows, const Bf16* right, int64_t panels,
                      Finish finish) {
   const int64_t deep = left.blocks();
-  Blocks<Finish> blocks(finish, deep);
+  {
+    Blocks<Finish> blocks(finish, deep);
 #pragma omp for schedule(static) nowait
-  for (int64_t panel = 0; panel < panels; ++panel) {
-    for (int64_t block = 0; block < blocks_of(rows); ++block) {
-      blocks.multiply_block(left, right + panel * deep * kPair, block, panel, [](int64_t) {});
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      for (int64_t block = 0; block < blocks_of(rows); ++block) {
+        blocks.multiply_block(left, right + panel * deep * kPair, block, panel, [](int64_t) {});
+      }
     }
   }
+#pragma omp barrier
 }
 
-// As rows that there are.
 struct StoreRows {
   Bf16* to;
   int64_t rows, width;
@@ -46,6 +66,19 @@ struct StoreRows {
   void operator()(int64_t block, int64_t panel, int64_t i, __m512 first, __m512 second) const {
     const int64_t row = block * kBlock + i;
     if (row < rows) store(to + row * width + panel * kBlock, rounded(first, second));
+  }
+};
+
+struct AddRows {
+  float* to;
+  int64_t rows, width;
+
+  void operator()(int64_t block, int64_t panel, int64_t i, __m512 first, __m512 second) const {
+    const int64_t row = block * kBlock + i;
+    if (row >= rows) return;
+    float* const at = to + row * width + panel * kBlock;
+    _mm512_storeu_ps(at, _mm512_add_ps(load(at), first));
+    _mm512_storeu_ps(at + kHalf, _mm512_add_ps(load(at + kHalf), second));
   }
 };
 
@@ -60,13 +93,51 @@ struct Gate {
   }
 };
 
-// Memory of a thread for its copy of rows, kept from call to call.
+// The cache of a layer: of each row and head the tokens so far, and room for others.
+struct Cache {
+  Bf16 *keys, *values;
+  int64_t room, now;
+};
+
+// Attention of every head of every row to its cache, which its own key and value are put into first.
+void attend(const Comparing& how, const Bf16* projected, int64_t rows, const Cache& cache,
+            const Matrix& mixed) {
+  std::vector<float> weights(cache.now + 1 + one_query::kLanes);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(HEAD_DIM));
+  const auto numbers = [](const Bf16* from) {
+    return reinterpret_cast<const one_query::Number*>(from);
+  };
+#pragma omp for schedule(static)
+  for (int64_t i = 0; i < rows * how.heads; ++i) {
+    const int64_t row = i / how.heads, head = i % how.heads;
+    const Bf16* const query = projected + (row * 3 * how.heads + head) * HEAD_DIM;
+    const Bf16 *const key = query + mixed.width, *const value = key + mixed.width;
+    Bf16* const keys = cache.keys + i * cache.room * HEAD_DIM;
+    Bf16* const values = cache.values + i * cache.room * HEAD_DIM;
+    const bool last = i + 1 == rows * how.heads;
+    alignas(64) Bf16 compared[HEAD_DIM], found[HEAD_DIM];
+    compare(how, row, head, query, compared);
+    compare(how, row, how.heads + head, key, keys + cache.now * HEAD_DIM);
+    std::copy_n(value, HEAD_DIM, values + cache.now * HEAD_DIM);
+    one_query::attend(numbers(compared), numbers(keys), numbers(values),
+                      numbers(last ? keys : keys + cache.room * HEAD_DIM), cache.now + 1, scale,
+                      weights.data(), reinterpret_cast<one_query::Number*>(found));
+    for (int64_t column = 0; column < HEAD_DIM; column += kBlock) {
+      store(mixed.block(row / kBlock, (head * HEAD_DIM + column) / kBlock) + row % kBlock * kBlock,
+            loaded(found + column));
+    }
+  }
+}
+
+// Memory of the calling thread, kept from step to step. In blocks, what lies behind the last row is
+// computed with, whatever it is, and looked at by nobody.
 Bf16* kept_room(int64_t count) {
   static thread_local int64_t size = 0;
   static thread_local Room<Bf16> room(0);
   if (count > size) {
     room = Room<Bf16>(count);
     size = count;
+    std::fill_n(static_cast<Bf16*>(room), count, 0);
   }
   return room;
 }
@@ -83,31 +154,44 @@ extern "C" void pack_gate(const Bf16* weight, Bf16* to, int64_t hidden, int64_t 
   pack_right_turned(weight, weight + hidden * in, kHalf, hidden / kHalf, in, to);
 }
 
-// output (rows, out) of input (rows, in).
-extern "C" void linear(const Bf16* input, const Bf16* packed, Bf16* output, int64_t rows, int64_t in,
-                       int64_t out, int64_t threads) {
+// stream (rows, width): what goes in, then what comes out. keys, values (layers, rows, heads, room,
+// head_dim): `now` tokens of them are there. cosines, sines (turns, 2, head_dim / 2), or null.
+extern "C" void step(const Layer* layers, const float* norm, float* stream, Bf16* keys, Bf16* values,
+                     const float* cosines, const float* sines, int64_t num_layers, int64_t rows,
+                     int64_t width, int64_t hidden, int64_t room, int64_t now, int64_t turns,
+                     int threads) {
+  const int64_t padded = blocks_of(rows) * kBlock, heads = width / HEAD_DIM;
+  const int64_t of_layer = rows * heads * room * HEAD_DIM;
+  Bf16* const memory = kept_room(padded * (5 * width + hidden));
+  const Matrix normed = Matrix::blocked(memory, width);
+  const Matrix mixed = Matrix::blocked(memory + padded * width, width);
+  const Matrix gated = Matrix::blocked(memory + padded * 2 * width, hidden);
+  Bf16* const projected = memory + padded * (2 * width + hidden);
+  const AddRows add{stream, rows, width};
 #pragma omp parallel num_threads(threads)
   {
     const TileRegisters registers;
-    const Matrix left = Matrix::blocked(kept_room(blocks_of(rows) * kBlock * in), in);
-    block_rows(input, rows, left);
-    multiply_panels(left, rows, packed, out / kBlock, StoreRows{output, rows, out});
-  }
-}
-
-// output (rows, width) = (silu(gate) * up) weight_out^T, of input (rows, width).
-extern "C" void feed_forward(const Bf16* input, const Bf16* packed_in, const Bf16* packed_out,
-                             Bf16* output, int64_t rows, int64_t width, int64_t hidden,
-                             int64_t threads) {
-  const Room<Bf16> numbers(blocks_of(rows) * kBlock * hidden);
-  const Matrix mixed = Matrix::blocked(numbers, hidden);
-#pragma omp parallel num_threads(threads)
-  {
-    const TileRegisters registers;
-    const Matrix left = Matrix::blocked(kept_room(blocks_of(rows) * kBlock * width), width);
-    block_rows(input, rows, left);
-    multiply_panels(left, rows, packed_in, hidden / kHalf, Gate{mixed});
-#pragma omp barrier
-    multiply_panels(mixed, rows, packed_out, width / kBlock, StoreRows{output, rows, width});
+    for (int64_t i = 0; i < num_layers; ++i) {
+      const Layer& layer = layers[i];
+      const Comparing how{layer.gain, cosines, sines, turns, heads, HEAD_DIM};
+      const Cache cache{keys + i * of_layer, values + i * of_layer, room, now};
+      norm_rows(stream, rows, layer.attention_norm, normed);
+      multiply_panels(normed, rows, layer.to_heads, 3 * width / kBlock,
+                      StoreRows{projected, rows, 3 * width});
+      attend(how, projected, rows, cache, mixed);
+      multiply_panels(mixed, rows, layer.from_heads, width / kBlock, add);
+      norm_rows(stream, rows, layer.feed_forward_norm, normed);
+      multiply_panels(normed, rows, layer.to_gates, hidden / kHalf, Gate{gated});
+      multiply_panels(gated, rows, layer.from_gates, width / kBlock, add);
+    }
+#pragma omp for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+      float* const numbers = stream + row * width;
+      const __m512 scale = scale_of(numbers, width);
+      for (int64_t i = 0; i < width; i += kHalf) {
+        const __m512 number = _mm512_mul_ps(load(numbers + i), scale);
+        _mm512_storeu_ps(numbers + i, _mm512_mul_ps(number, load(norm + i)));
+      }
+    }
   }
 }

@@ -1,126 +1,115 @@
-"""Products of the few rows of a step, in bfloat16, by kernels of our own for tile registers.
+"""A step of a transformer as one call, by a kernel of our own for tile registers, in bfloat16.
 
-    y = x W^T                     y = (silu(g) * u) W_out^T, g and u the halves of x W_in^T
+A step of sampling reads every weight once, and the keys and values of all tokens before; it
+multiplies little with either. So it costs what is read, and what is done between: compiled, a step
+is some forty loops and products, which Python calls one after the other, checking what it hands on
+(stages/nn/compiled_step.py). Here all of it is one function (tile_steps.cpp): threads read panels
+of packed weights, for all rows at once, gates are computed in registers, and the cache is read as
+in decode_attention.py.
 
-A step of sampling reads every weight once, for as many rows as images are drawn together. oneDNN
-takes twice as long for one row or 16 as to read weights takes (the products of 10 million on two
-cores: 1.4 and 1.8 ms, here 0.8 and 0.9), and 2.8 ms for 64 rows, here 2.2: tile_steps.cpp reads
-panels of a packed weight one after the other, for all rows at once, and computes gates in
-registers.
-
-Every row is computed in the same order whatever the others are. Layers that these kernels cannot
-take stay as they are.
+Rounded where a compiled step rounds, but for what is added to the stream, which stays as it is.
+Every row is computed in the same order whatever the others are, and whatever the threads.
 """
 
 import ctypes
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from stages.nn.kernels.operators import operator
+from stages.nn.attention import KeyValueCache
 from stages.nn.kernels.tiles import BLOCK, has_tiles, tile_kernels
+from stages.nn.rotary import Rotations
+from stages.nn.transformer import Block, Transformer
 
-__all__ = ["StepFeedForward", "StepLinear", "can_step_with_tiles"]
+__all__ = ["TileStepper", "can_step_with_tiles"]
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 
-Rows = Float[Tensor, "*rows width"]
 
-
-def can_step_with_tiles(*layers: nn.Linear) -> bool:
-    """Whether the kernels can take these: in bfloat16, without bias, on a CPU that has tiles."""
-    return has_tiles() and all(
-        layer.weight.device.type == "cpu"
-        and layer.weight.dtype == torch.bfloat16
-        and layer.bias is None
-        and all(size % BLOCK == 0 for size in layer.weight.shape)
-        for layer in layers
+def can_step_with_tiles(transformer: Transformer) -> bool:
+    """Whether the kernel can take it: in bfloat16, of sizes it knows, on a CPU that has tiles."""
+    weight, width = transformer.norm.weight, len(transformer.norm.weight)
+    return (
+        transformer.step_precision == torch.bfloat16
+        and weight.device.type == "cpu"
+        and (width // transformer.num_heads) % BLOCK == 0
+        and has_tiles()
     )
 
 
-class StepLinear(nn.Module):
-    """What a linear layer does, without gradients.
+class TileStepper:
+    """Takes the steps of one transformer.
 
     Args:
-        linear: One that `can_step_with_tiles`.
+        transformer: One that `can_step_with_tiles`; its matrices are rounded once.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        # Neither parameter nor buffer: nothing can be done with it but this product.
-        self.packed = _packed("pack", linear.weight, *linear.weight.shape)
+    def __init__(self, transformer: Transformer) -> None:
+        self._norm = transformer.norm.weight.detach()
+        self._kernels = _kernels(len(self._norm) // transformer.num_heads)
+        # Kept: the kernel is given their addresses.
+        self._blocks = [_weights(block, self._kernels) for block in transformer.blocks]
+        tensors = [tensor for block in self._blocks for tensor in block]
+        self._addresses = (ctypes.c_void_p * len(tensors))(*map(_address, tensors))
+        self._hidden = transformer.blocks[0].feed_forward.project_out.weight.shape[1]
 
-    def forward(self, input: Rows) -> Float[Tensor, "*rows out"]:
-        """Map every row; the result is in bfloat16, whatever the input."""
-        return _linear(input.bfloat16(), self.packed)
-
-
-class StepFeedForward(nn.Module):
-    """What a gated feed-forward layer does, without gradients.
-
-    Args:
-        project_in: To gates, and what they let through.
-        project_out: From their product; both `can_step_with_tiles`.
-    """
-
-    def __init__(self, project_in: nn.Linear, project_out: nn.Linear) -> None:
-        super().__init__()
-        width, hidden = project_out.weight.shape
-        self.packed_in = _packed("pack_gate", project_in.weight, hidden, width)
-        self.packed_out = _packed("pack", project_out.weight, width, hidden)
-
-    def forward(self, inputs: Rows) -> Rows:
-        """Map every row; the result is in bfloat16, whatever the input."""
-        return _feed_forward(inputs.bfloat16(), self.packed_in, self.packed_out)
-
-
-def _packed(name: str, weight: Tensor, rows: int, columns: int) -> Tensor:
-    weight = weight.detach().contiguous()
-    found = torch.empty_like(weight)
-    _kernel(name, 2, 2)(weight.data_ptr(), found.data_ptr(), rows, columns)
-    return found
+    def __call__(
+        self,
+        inputs: Float[Tensor, "batch width"],
+        cache: KeyValueCache,
+        rotations: Rotations | None,
+    ) -> Float[Tensor, "batch width"]:
+        """Hidden state of the inputs at the next position, whose keys and values are kept."""
+        stream = inputs.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        cosines = sines = None
+        if rotations is not None:
+            cosines, sines = rotations.cosines.contiguous(), rotations.sines.contiguous()
+        self._kernels.step(
+            *(self._addresses, _address(self._norm), _address(stream)),
+            *(_address(cache.keys), _address(cache.values), _address(cosines), _address(sines)),
+            *(len(self._blocks), *stream.shape, self._hidden, cache.keys.shape[3], cache.length),
+            *(1 if cosines is None else len(cosines), torch.get_num_threads()),
+        )
+        return stream
 
 
-def _make_linear(input: Tensor, packed: Tensor) -> Tensor:
-    input, (out, width) = input.contiguous(), packed.shape
-    output = input.new_empty(*input.shape[:-1], out)
-    _kernel("linear", 3, 4)(
-        *(input.data_ptr(), packed.data_ptr(), output.data_ptr()),
-        *(input.numel() // width, width, out, torch.get_num_threads()),
-    )
-    return output
+def _weights(block: Block, kernels: Any) -> list[Tensor | None]:
+    """In the order of `Layer` in tile_steps.cpp."""
+    attention, feed_forward = block.attention, block.feed_forward
+    width, hidden = feed_forward.project_out.weight.shape
+
+    def packed(pack: Callable[..., None], weight: Tensor, rows: int) -> Tensor:
+        weight = weight.detach().bfloat16().contiguous()
+        found = torch.empty_like(weight)
+        pack(_address(weight), _address(found), rows, weight.shape[1])
+        return found
+
+    return [
+        block.attention_norm.weight.detach(),
+        packed(kernels.pack, attention.project_in.weight, 3 * width),
+        None if attention.gain is None else attention.gain.detach().contiguous(),
+        packed(kernels.pack, attention.project_out.weight, width),
+        block.feed_forward_norm.weight.detach(),
+        packed(kernels.pack_gate, feed_forward.project_in.weight, hidden),
+        packed(kernels.pack, feed_forward.project_out.weight, width),
+    ]
 
 
-def _make_feed_forward(input: Tensor, packed_in: Tensor, packed_out: Tensor) -> Tensor:
-    input, (width, hidden) = input.contiguous(), packed_out.shape
-    output = torch.empty_like(input)
-    _kernel("feed_forward", 4, 4)(
-        *(input.data_ptr(), packed_in.data_ptr(), packed_out.data_ptr(), output.data_ptr()),
-        *(input.numel() // width, width, hidden, torch.get_num_threads()),
-    )
-    return output
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 @functools.cache
-def _kernel(name: str, addresses: int, numbers: int) -> Callable[..., None]:
-    """A function of so many addresses, then so many numbers; called some twenty times a step."""
-    found = getattr(tile_kernels(_SOURCE), name)
-    found.argtypes = [*(ctypes.c_void_p,) * addresses, *(ctypes.c_int64,) * numbers]
-    found.restype = None
-    return found
-
-
-_linear = operator(
-    "tile_step_linear(Tensor input, Tensor packed) -> Tensor",
-    lambda input, packed: input.new_empty(*input.shape[:-1], len(packed)),
-    CPU=_make_linear,
-)
-_feed_forward = operator(
-    "tile_step_feed_forward(Tensor input, Tensor packed_in, Tensor packed_out) -> Tensor",
-    lambda input, packed_in, packed_out: input.new_empty(input.shape),
-    CPU=_make_feed_forward,
-)
+def _kernels(head_dim: int) -> Any:
+    kernels = tile_kernels(_SOURCE, NUMBER="c10::BFloat16", HEAD_DIM=head_dim)
+    addresses, sizes = (ctypes.c_void_p,), (ctypes.c_int64,)
+    kernels.step.argtypes = [*addresses * 7, *sizes * 7, ctypes.c_int]
+    kernels.pack.argtypes = kernels.pack_gate.argtypes = [*addresses * 2, *sizes * 2]
+    for function in (kernels.step, kernels.pack, kernels.pack_gate):
+        function.restype = None
+    return kernels

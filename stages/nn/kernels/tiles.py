@@ -49,9 +49,9 @@ def trains_in_bfloat16(x: Tensor) -> bool:
 
 
 @functools.cache
-def tile_kernels(source: Path) -> Any:
-    """The functions of a C++ file that includes tiles.h, for `ctypes`."""
-    library = compiled_library(source)
+def tile_kernels(source: Path, **constants: str | int) -> Any:
+    """The functions of a C++ file that includes tiles.h, for `ctypes`; see `compiled_library`."""
+    library = compiled_library(source, **constants)
     # Of the process, not of the library; asking again does no harm.
     library.ask_for_tiles()
     return library
