@@ -19,9 +19,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stages.nn.kernels.norm_kernels import can_compare
-from stages.nn.kernels.norm_kernels import compared as compared_heads
-from stages.nn.kernels.tile_products import Linear
 from stages.nn.rms_norm import rms_norm
 from stages.nn.rotary import Rotations, rotated
 from stages.nn.softmax_attention import attend
@@ -83,8 +80,8 @@ class SelfAttention(nn.Module):
         self.num_heads = options.num_heads
         self.head_dim = width // self.num_heads
         self.dropout = options.attention_dropout
-        self.project_in = Linear(width, 3 * width)
-        self.project_out = Linear(width, width)
+        self.project_in = nn.Linear(width, 3 * width, bias=False)
+        self.project_out = nn.Linear(width, width, bias=False)
         self.gain = (
             nn.Parameter(torch.ones(2, 1, self.head_dim)) if options.query_key_norm else None
         )
@@ -95,8 +92,6 @@ class SelfAttention(nn.Module):
         """Each (batch, heads, tokens, head_dim); queries and keys normalised together."""
         batch, tokens, _ = inputs.shape
         projected = self.project_in(inputs).view(batch, tokens, 3, self.num_heads, self.head_dim)
-        if can_compare(projected):
-            return compared_heads(projected, self.gain, rotations)
         # Split and not indexed: the gradients are then put side by side, instead of each into
         # zeros of the whole and all of them added.
         compared, values = projected.split((2, 1), dim=2)

@@ -22,8 +22,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from stages.nn.kernels.norm_kernels import add_and_norm, can_add_and_norm
-
 __all__ = ["RMSNorm", "rms_norm"]
 
 
@@ -36,25 +34,6 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         """Normalise every row."""
         return rms_norm(x, self.weight)
-
-    def after(
-        self, stream: Float[Tensor, "*rows width"], added: Float[Tensor, "*rows width"] | None
-    ) -> tuple[Float[Tensor, "*rows width"], Float[Tensor, "*rows width"]]:
-        """What a layer added to the residual stream, and the norm of the sum.
-
-        Args:
-            stream: The residual stream.
-            added: None: nothing yet.
-
-        Returns:
-            The sum, and its norm.
-        """
-        if added is None:
-            return stream, self(stream)
-        if can_add_and_norm(stream):
-            return add_and_norm(stream, added, self.weight)
-        stream = stream + added
-        return stream, self(stream)
 
 
 def rms_norm(

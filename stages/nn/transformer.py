@@ -22,7 +22,11 @@ from torch import Tensor, nn
 
 from stages.core.devices import autocast
 from stages.nn.attention import READ_AT_ONCE, ExactPast, KeyValueCache, Past, SelfAttention
-from stages.nn.kernels.tile_products import Linear, can_use_tiles, gated_feed_forward
+from stages.nn.kernels.tile_layers import (
+    attention_layer,
+    can_train_with_tiles,
+    feed_forward_layer,
+)
 from stages.nn.rms_norm import RMSNorm
 from stages.nn.rotary import Rotations
 from stages.nn.transformer_options import CausalTransformerOptions
@@ -42,14 +46,11 @@ class GatedFeedForward(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         hidden = math.ceil(8 * width / 3 / _HIDDEN_MULTIPLE) * _HIDDEN_MULTIPLE
-        self.project_in = Linear(width, 2 * hidden)
-        self.project_out = Linear(hidden, width)
+        self.project_in = nn.Linear(width, 2 * hidden, bias=False)
+        self.project_out = nn.Linear(hidden, width, bias=False)
 
     def forward(self, inputs: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         """Apply to every row on its own."""
-        weights = [getattr(layer, "weight", None) for layer in (self.project_in, self.project_out)]
-        if all(weight is not None and can_use_tiles(inputs, weight) for weight in weights):
-            return gated_feed_forward(inputs, *weights)
         gate, up = self.project_in(inputs).chunk(2, dim=-1)
         return self.project_out(F.silu(gate) * up)
 
@@ -82,10 +83,29 @@ class Block(nn.Module):
         Returns:
             The stream, and what this block adds to it. A sum is made together with the norm of it.
         """
-        stream, normed = self.attention_norm.after(stream, added)
-        attended = self.residual_dropout(self.attention(normed, rotations))
-        stream, normed = self.feed_forward_norm.after(stream, attended)
-        return stream, self.feed_forward_dropout(self.feed_forward(normed))
+        stream, attended = self._attend(stream, added, rotations)
+        stream, output = self._feed_forward(stream, self.residual_dropout(attended))
+        return stream, self.feed_forward_dropout(output)
+
+    def _attend(
+        self, stream: Tensor, added: Tensor | None, rotations: Rotations | None
+    ) -> tuple[Tensor, Tensor]:
+        norm, layer = self.attention_norm, self.attention
+        if layer.dropout == 0 and can_train_with_tiles(stream, layer.head_dim):
+            weights = norm.weight, layer.project_in.weight, layer.gain
+            return attention_layer(
+                stream, added, *weights, rotations, layer.project_out.weight, layer.num_heads
+            )
+        stream = stream if added is None else stream + added
+        return stream, layer(norm(stream), rotations)
+
+    def _feed_forward(self, stream: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+        norm, layer = self.feed_forward_norm, self.feed_forward
+        if can_train_with_tiles(stream, self.attention.head_dim):
+            weights = norm.weight, layer.project_in.weight, layer.project_out.weight
+            return feed_forward_layer(stream, added, *weights)
+        stream = stream + added
+        return stream, layer(norm(stream))
 
     def step(
         self, inputs: Float[Tensor, "batch width"], past: Past, rotations: Rotations | None = None

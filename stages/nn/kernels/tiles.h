@@ -231,6 +231,8 @@ class Matrix {
     return numbers + row * kBlock * width + column * apart;
   }
   int64_t blocks() const { return width / kBlock; }
+  // Without the rows before this one, the first of a block.
+  Matrix from(int64_t row) const { return {numbers + row * width, width, apart, stride}; }
 
   Bf16* numbers;
   int64_t width;

@@ -1,0 +1,132 @@
+// Products of many rows, and those over many rows, by tiles. Included behind tiles.h.
+//
+// Every sum is added by one thread in one order.
+
+namespace {
+
+// Rows added up at once in a gradient of weights: what belongs to them stays in the cache of a core.
+constexpr int64_t kRowsAtOnce = 8 * kBlock;
+// Bytes of packed columns that stay there: of a wide left, whose rows are long to read again, more.
+constexpr int64_t kKeptBytes = 1 << 20, kMostKeptBytes = 3 << 19;
+
+// left times packed panels: as many of these at once as stay in the cache of a core.
+template <class Finish>
+void multiply_rows(const Matrix& left, int64_t rows, const Bf16* right, int64_t panels,
+                   Finish finish) {
+  const int64_t deep = left.blocks(), panel_size = deep * kPair;
+  const int64_t bytes = deep > panels ? kMostKeptBytes : kKeptBytes;
+  const int64_t kept = std::max<int64_t>(1, bytes / (panel_size * sizeof(Bf16)));
+  for (int64_t start = 0; start < panels; start += kept) {
+    Blocks<Finish> blocks(finish, deep);
+    const int64_t count = std::min(kept, panels - start), last = rows / kBlock - 1;
+    for (int64_t block_row = 0; block_row <= last; ++block_row) {
+      const int64_t next = std::min(block_row + 1, last);
+      for (int64_t i = 0; i < count; ++i) {
+        const auto ask_for_next_rows = [&](int64_t k) {
+          for (int64_t row = i * kBlock / count; row < (i + 1) * kBlock / count; ++row) {
+            ask_for(left.block(next, k) + row * left.stride);
+          }
+        };
+        blocks.multiply_block(left, right + (start + i) * panel_size, block_row, start + i,
+                              ask_for_next_rows);
+      }
+    }
+  }
+}
+
+// The panels of right (deep, width), by all threads together; read in its order.
+void pack_right(const float* right, int64_t deep, int64_t width, Bf16* to) {
+#pragma omp for schedule(static)
+  for (int64_t k = 0; k < deep / kBlock; ++k) {
+    for (int64_t panel = 0; panel < width / kBlock; ++panel) {
+      const float* from = right + k * kBlock * width + panel * kBlock;
+      pack_rows(from, width, to + (panel * (deep / kBlock) + k) * kPair);
+    }
+  }
+}
+
+// sums (widths of both) = left^T right over all rows, `packed` with room for right; by all threads
+// together.
+void product_over_rows(const Matrix& left, const Matrix& right, int64_t rows, Bf16* packed,
+                       float* sums) {
+  const int64_t panels = right.blocks();
+#pragma omp for schedule(static)
+  for (int64_t start = 0; start < rows; start += kRowsAtOnce) {
+    const int64_t deep = std::min(kRowsAtOnce, rows - start) / kBlock;
+    for (int64_t k = 0; k < deep; ++k) {
+      for (int64_t panel = 0; panel < panels; ++panel) {
+        pack_rows(right.block(start / kBlock + k, panel), right.stride,
+                  packed + start * right.width + (panel * deep + k) * kPair);
+      }
+    }
+  }
+  // So that all blocks of a strip together ask for every row of the next.
+  const int64_t rows_asked_for = (kBlock + panels - 1) / panels;
+  alignas(64) Bf16 strip[kRowsAtOnce * kBlock];
+  for (int64_t start = 0; start < rows; start += kRowsAtOnce) {
+    const int64_t deep = std::min(kRowsAtOnce, rows - start) / kBlock;
+#pragma omp for schedule(static) nowait
+    for (int64_t column = 0; column < left.blocks(); ++column) {
+      for (int64_t k = 0; k < deep; ++k) {
+        pack_left(left.block(start / kBlock + k, column), left.stride, strip + k * kPair);
+      }
+      // The next strip lies beside this one; behind the last there may be nothing.
+      const int64_t next_column = std::min(column + 1, left.blocks() - 1);
+      int64_t asked_for = 0;
+      for (int64_t panel = 0; panel < panels; ++panel) {
+        float* const block = sums + column * kBlock * right.width + panel * kBlock;
+        const float* const next = panel + 1 < panels ? block + kBlock : block;
+        if (start == 0) {
+          clear_sums();
+        } else {
+          load_sums(block, right.width);
+        }
+        const Bf16* const tiles = packed + start * right.width + panel * deep * kPair;
+        multiply(strip, kPair, kBlock, tiles, deep, [&](int64_t k) {
+          for (int64_t i = 4 * k; i < std::min(4 * k + 4, kBlock); ++i) {
+            ask_for(next + i * right.width);
+            ask_for(next + i * right.width + kHalf);
+          }
+          for (int64_t i = 0; i < rows_asked_for && asked_for < deep * kBlock; ++i, ++asked_for) {
+            ask_for(left.block(start / kBlock + asked_for / kBlock, next_column) +
+                    asked_for % kBlock * left.stride);
+          }
+        });
+        store_sums(block, right.width);
+      }
+    }
+  }
+#pragma omp barrier
+}
+
+// gradient (out, in) = left^T right, (rows, out) and (rows, in), summed as is faster: of what is
+// packed as it stands little, of what is turned much.
+void weight_gradient(const Matrix& left, const Matrix& right, int64_t rows, Bf16* packed,
+                     float* turned, float* gradient) {
+  const int64_t out = left.width, in = right.width;
+  if (in <= out) {
+    product_over_rows(left, right, rows, packed, gradient);
+    return;
+  }
+  product_over_rows(right, left, rows, packed, turned);
+#pragma omp for schedule(static)
+  for (int64_t i = 0; i < out; i += kHalf) {
+    for (int64_t j = 0; j < in; j += kHalf) {
+      __m512i numbers[16];
+      for (int64_t k = 0; k < kHalf; ++k) numbers[k] = _mm512_loadu_si512(turned + (j + k) * out + i);
+      transpose(numbers);
+      for (int64_t k = 0; k < kHalf; ++k) _mm512_storeu_si512(gradient + (i + k) * in + j, numbers[k]);
+    }
+  }
+}
+
+struct Store {
+  Matrix to;
+
+  void operator()(int64_t block_row, int64_t panel, int64_t row, __m512 first,
+                  __m512 second) const {
+    store(to.block(block_row, panel) + row * to.stride, rounded(first, second));
+  }
+};
+
+}  // namespace

@@ -1,0 +1,364 @@
+// The two layers of a block of a transformer, forward and backward, with the tile registers of a CPU
+// (AMX); tile_layers.py says what this is for.
+//
+// A thread takes some rows through all of a layer before it turns to the next: what lies between its
+// parts stays in the cache of a core. Then, backward, all threads together add up the gradients of
+// weights. Every sum is added by one thread in one order: results do not depend on their number.
+//
+// What only this file reads of many rows is blocked: its 32 x 32 blocks one after the other, so that
+// memory is read and written in its order and not in rows far apart.
+
+#include "tiles.h"
+#include "products.h"
+#include "norms.h"
+#include "heads.h"
+
+namespace {
+
+// Rows that go through a layer together, about.
+constexpr int64_t kRowsOfChunk = 16 * kBlock;
+
+// Some rows at a time, images whole.
+struct Chunks {
+  int64_t rows, at_once;
+
+  Chunks(int64_t images, int64_t tokens, int threads) : rows(images * tokens) {
+    const int64_t of_thread = (images + threads - 1) / threads;
+    at_once = std::clamp<int64_t>(kRowsOfChunk / tokens, 1, of_thread) * tokens;
+  }
+
+  int64_t count() const { return (rows + at_once - 1) / at_once; }
+  int64_t begin(int64_t chunk) const { return chunk * at_once; }
+  int64_t end(int64_t chunk) const { return std::min(rows, (chunk + 1) * at_once); }
+};
+
+// What pieces of rows add up to, one after the other.
+class Pieces {
+ public:
+  Pieces(int64_t count, int64_t width) : count_(count), width_(width), sums_(count * width) {
+    std::fill_n(static_cast<float*>(sums_), count * width, 0.0f);
+  }
+
+  float* of(int64_t piece) const { return sums_ + piece * width_; }
+
+  void add_up(float* to) const {
+    std::fill_n(to, width_, 0.0f);
+    for (int64_t piece = 0; piece < count_; ++piece) {
+      for (int64_t i = 0; i < width_; ++i) to[i] += of(piece)[i];
+    }
+  }
+
+ private:
+  const int64_t count_, width_;
+  const Room<float> sums_;
+};
+
+// The residual stream, and the norm before a layer.
+struct Stream {
+  int64_t width;
+  const float* weight;
+  float* sum;     // of the stream and what the layer before adds
+  Bf16* normed;
+
+  void norm(int64_t begin, int64_t end, const float* stream, const Bf16* added) const {
+    for (int64_t at = begin * width; at < end * width; at += width) {
+      add_and_norm(stream + at, added == nullptr ? nullptr : added + at, weight, width, sum + at,
+                   normed + at);
+    }
+  }
+
+  // From `by_normed`, of these rows alone.
+  void gradient(int64_t begin, int64_t end, const float* by_sum, const Bf16* by_normed,
+                float* by_stream, Bf16* by_added, const Pieces& by_weight) const {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t at = row * width;
+      add_and_norm_gradient(by_sum + at, by_normed + (row - begin) * width, sum + at, weight, width,
+                            by_stream + at, by_added + at, by_weight.of(row / kBlock));
+    }
+  }
+};
+
+// m = silu(g) u, from panels of 16 columns of g and of u, and what the gradient will need: dm/dg and
+// dm/du, side by side.
+struct Gate {
+  Matrix by_both, mixed;
+
+  void operator()(int64_t block_row, int64_t panel, int64_t row, __m512 gate, __m512 up) const {
+    const __m512 share = sigmoid(gate), silu = _mm512_mul_ps(gate, share);
+    // silu' = s + g s (1 - s)
+    const __m512 slope = _mm512_fmadd_ps(silu, _mm512_sub_ps(_mm512_set1_ps(1.0f), share), share);
+    store(by_both.block(block_row, panel) + row * kBlock,
+          rounded(_mm512_mul_ps(up, slope), silu));
+    store(mixed.block(block_row, panel / 2) + row * kBlock + panel % 2 * kHalf,
+          rounded(_mm512_mul_ps(silu, up)));
+  }
+};
+
+// The gradients of g and u, side by side, from that of m.
+struct GateGradient {
+  Matrix by_both, gradients;
+
+  void operator()(int64_t block_row, int64_t panel, int64_t row, __m512 first,
+                  __m512 second) const {
+    const int64_t at = row * kBlock;
+    const Bf16* const one = by_both.block(block_row, 2 * panel) + at;
+    const Bf16* const other = by_both.block(block_row, 2 * panel + 1) + at;
+    store(gradients.block(block_row, panel) + at,
+          rounded(_mm512_mul_ps(first, widened(one)), _mm512_mul_ps(second, widened(other))));
+    store(gradients.block(block_row, panel + gradients.blocks() / 2) + at,
+          rounded(_mm512_mul_ps(first, widened(one + kHalf)),
+                  _mm512_mul_ps(second, widened(other + kHalf))));
+  }
+};
+
+// Attention of heads: from projections of tokens, (rows, 3, heads, head_dim), to mixed values, (rows,
+// heads, head_dim). Queries and keys are made anew, head by head, from what is in the cache.
+class Heads {
+ public:
+  // `sums` (2, images, heads, tokens): of attention.
+  Heads(const Comparing& how, int64_t images, int64_t tokens, float* sums)
+      : how_(how), tokens_(tokens), width_(how.heads * how.head_dim), largest_(sums),
+        inverse_(sums + images * how.heads * tokens), compared_(4 * tokens * how.head_dim),
+        held_(how.head_dim) {}
+
+  void attend(Forward& forward, int64_t image, const Bf16* projected, Bf16* mixed) const {
+    for (int64_t head = 0; head < how_.heads; ++head) {
+      compare_all(image, head, projected);
+      const int64_t at = sums_of(image, head);
+      forward.attend(compared(0), compared(1), values(projected, image, head),
+                     mixed_of(mixed, image, head), largest_ + at, inverse_ + at);
+    }
+  }
+
+  // `back` comes back of what is mixed in this image; adds to the gradient of the gain.
+  void gradient(Backward& backward, int64_t image, const Bf16* projected, const Bf16* mixed,
+                const Bf16* back, Bf16* by_projected, float* by_gain) const {
+    expect(projected + place_of(image * tokens_, 0, 0), 3 * tokens_ * width_);
+    expect(mixed_of(mixed, image, 0).numbers, tokens_ * width_);
+    for (int64_t head = 0; head < how_.heads; ++head) {
+      compare_all(image, head, projected);
+      const int64_t at = sums_of(image, head);
+      backward.gradient(compared(0), compared(1), values(projected, image, head),
+                        mixed_of(mixed, image, head), mixed_of(back, 0, head), largest_ + at,
+                        inverse_ + at, compared(2), compared(3),
+                        values(by_projected, image, head));
+      for_all(image, head, [&](int64_t row, int64_t token, int64_t key, int64_t place) {
+        compare_gradient(how_, row, key * how_.heads + head,
+                         compared(2 + key).numbers + token * how_.head_dim, projected + place,
+                         held_, by_projected + place, by_gain + key * how_.head_dim);
+      });
+    }
+  }
+
+ private:
+  // Of a query (0), a key (1) or a value (2) among projections.
+  int64_t place_of(int64_t row, int64_t which, int64_t head) const {
+    return (row * 3 + which) * width_ + head * how_.head_dim;
+  }
+
+  int64_t sums_of(int64_t image, int64_t head) const {
+    return (image * how_.heads + head) * tokens_;
+  }
+
+  Head values(const Bf16* projected, int64_t image, int64_t head) const {
+    return {const_cast<Bf16*>(projected) + place_of(image * tokens_, 2, head), 3 * width_};
+  }
+
+  Head mixed_of(const Bf16* mixed, int64_t image, int64_t head) const {
+    return {const_cast<Bf16*>(mixed) + image * tokens_ * width_ + head * how_.head_dim, width_};
+  }
+
+  // Ask for numbers in their order, as memory is fast, and not head by head.
+  static void expect(const Bf16* numbers, int64_t count) {
+    for (int64_t i = 0; i < count; i += kBlock) ask_for(numbers + i);
+  }
+
+  // Queries (0), keys (1) and their gradients (2, 3), of one head.
+  Head compared(int64_t which) const {
+    return {compared_ + which * tokens_ * how_.head_dim, how_.head_dim};
+  }
+
+  template <class Use>
+  void for_all(int64_t image, int64_t head, Use use) const {
+    for (int64_t token = 0; token < tokens_; ++token) {
+      const int64_t row = image * tokens_ + token;
+      for (int64_t key = 0; key < 2; ++key) use(row, token, key, place_of(row, key, head));
+    }
+  }
+
+  void compare_all(int64_t image, int64_t head, const Bf16* projected) const {
+    for_all(image, head, [&](int64_t row, int64_t token, int64_t key, int64_t place) {
+      compare(how_, row, key * how_.heads + head, projected + place,
+              compared(key).numbers + token * how_.head_dim);
+    });
+  }
+
+  const Comparing how_;
+  const int64_t tokens_, width_;
+  float *const largest_, *const inverse_;
+  const Room<Bf16> compared_;
+  const Room<float> held_;
+};
+
+}  // namespace
+
+// sum = stream + added; attended = mixed weight_out^T, mixed the attention of the heads of projected =
+// norm(sum) weight_in^T. weight_in (3 width, width), weight_out (width, width); gain (2, head_dim),
+// cosines and sines (turns, 2, head_dim / 2). Null: added, gain, cosines and sines that there are not.
+extern "C" void attention_layer(const float* stream, const Bf16* added, const float* norm,
+                                const float* weight_in, const float* gain, const float* cosines,
+                                const float* sines, const float* weight_out, float* sum,
+                                Bf16* attended, Bf16* normed, Bf16* projected, Bf16* mixed,
+                                float* sums, int64_t images, int64_t tokens, int64_t heads,
+                                int64_t head_dim, int64_t turns, int threads) {
+  const int64_t width = heads * head_dim;
+  const Comparing how{gain, cosines, sines, turns, heads, head_dim};
+  const Sizes sizes{tokens / kBlock, head_dim / kBlock, true};
+  const Chunks chunks(images, tokens, threads);
+  const Stream before{width, norm, sum, normed};
+  const Matrix inner = Matrix::plain(normed, width), middle = Matrix::plain(mixed, width);
+  const Matrix to_heads = Matrix::plain(projected, 3 * width);
+  const Matrix outer = Matrix::plain(attended, width);
+  const Room<Bf16> packed_in(3 * width * width), packed_out(width * width);
+#pragma omp parallel num_threads(threads)
+  {
+    const TileRegisters registers;
+    pack_right_turned(weight_in, weight_in + kHalf * width, kBlock, 3 * width / kBlock, width,
+                      packed_in);
+    pack_right_turned(weight_out, weight_out + kHalf * width, kBlock, width / kBlock, width,
+                      packed_out);
+    Forward forward(sizes, 1.0f / std::sqrt(static_cast<float>(head_dim)));
+    const Heads all_heads(how, images, tokens, sums);
+#pragma omp for schedule(static)
+    for (int64_t chunk = 0; chunk < chunks.count(); ++chunk) {
+      const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), rows = end - begin;
+      before.norm(begin, end, stream, added);
+      multiply_rows(inner.from(begin), rows, packed_in, 3 * width / kBlock,
+                    Store{to_heads.from(begin)});
+      for (int64_t image = begin / tokens; image < end / tokens; ++image) {
+        all_heads.attend(forward, image, projected, mixed);
+      }
+      multiply_rows(middle.from(begin), rows, packed_out, width / kBlock, Store{outer.from(begin)});
+    }
+  }
+}
+
+// The gradients of stream, of added (the same, rounded), norm, weight_in, gain and weight_out from those
+// of sum and attended.
+extern "C" void attention_layer_gradient(
+    const float* by_sum, const Bf16* by_attended, const float* norm, const float* weight_in,
+    const float* gain, const float* cosines, const float* sines, const float* weight_out,
+    const float* sum, const Bf16* normed, const Bf16* projected, const Bf16* mixed,
+    const float* sums, float* by_stream, Bf16* by_added, float* by_norm, float* by_weight_in,
+    float* by_gain, float* by_weight_out, int64_t images, int64_t tokens, int64_t heads,
+    int64_t head_dim, int64_t turns, int threads) {
+  const int64_t width = heads * head_dim, all_rows = images * tokens;
+  const Comparing how{gain, cosines, sines, turns, heads, head_dim};
+  const Sizes sizes{tokens / kBlock, head_dim / kBlock, true};
+  const Chunks chunks(images, tokens, threads);
+  const Stream before{width, norm, const_cast<float*>(sum), const_cast<Bf16*>(normed)};
+  const Pieces of_norm(all_rows / kBlock, width), of_gain(images, 2 * head_dim);
+  const Matrix outer = Matrix::plain(by_attended, width);
+  const Room<Bf16> numbers(3 * all_rows * width), packed_rows(all_rows * width);
+  const Matrix by_projected = Matrix::plain(numbers, 3 * width);
+  const Room<Bf16> packed_in(3 * width * width), packed_out(width * width);
+#pragma omp parallel num_threads(threads)
+  {
+    const TileRegisters registers;
+    pack_right(weight_out, width, width, packed_out);
+    pack_right(weight_in, 3 * width, width, packed_in);
+    const Room<Bf16> room(chunks.at_once * width);
+    const Matrix back = Matrix::plain(room, width);
+    Backward backward(sizes, 1.0f / std::sqrt(static_cast<float>(head_dim)));
+    const Heads all_heads(how, images, tokens, const_cast<float*>(sums));
+#pragma omp for schedule(static)
+    for (int64_t chunk = 0; chunk < chunks.count(); ++chunk) {
+      const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), rows = end - begin;
+      multiply_rows(outer.from(begin), rows, packed_out, width / kBlock, Store{back});
+      for (int64_t image = begin / tokens; image < end / tokens; ++image) {
+        all_heads.gradient(backward, image, projected, mixed,
+                           back.from(image * tokens - begin).numbers, by_projected.numbers,
+                           of_gain.of(image));
+      }
+      multiply_rows(by_projected.from(begin), rows, packed_in, width / kBlock, Store{back});
+      before.gradient(begin, end, by_sum, back.numbers, by_stream, by_added, of_norm);
+    }
+    weight_gradient(outer, Matrix::plain(mixed, width), all_rows, packed_rows, nullptr,
+                    by_weight_out);
+    weight_gradient(by_projected, Matrix::plain(normed, width), all_rows, packed_rows, nullptr,
+                    by_weight_in);
+  }
+  of_norm.add_up(by_norm);
+  if (gain != nullptr) of_gain.add_up(by_gain);
+}
+
+// sum = stream + added; output = (silu(gate) * up) weight_out^T, gate and up = norm(sum) weight_in^T;
+// weight_in (2 hidden, width), weight_out (width, hidden). `kept` (3, rows, hidden): what Gate gives,
+// blocked.
+extern "C" void feed_forward_layer(const float* stream, const Bf16* added, const float* norm,
+                                   const float* weight_in, const float* weight_out, float* sum,
+                                   Bf16* output, Bf16* normed, Bf16* kept, int64_t images,
+                                   int64_t tokens, int64_t width, int64_t hidden, int threads) {
+  const Chunks chunks(images, tokens, threads);
+  const Stream before{width, norm, sum, normed};
+  const Matrix inner = Matrix::plain(normed, width), outer = Matrix::plain(output, width);
+  const Matrix by_both = Matrix::blocked(kept, 2 * hidden);
+  const Matrix mixed = Matrix::blocked(kept + 2 * chunks.rows * hidden, hidden);
+  const Room<Bf16> packed_in(2 * hidden * width), packed_out(hidden * width);
+#pragma omp parallel num_threads(threads)
+  {
+    const TileRegisters registers;
+    pack_right_turned(weight_in, weight_in + hidden * width, kHalf, hidden / kHalf, width,
+                      packed_in);
+    pack_right_turned(weight_out, weight_out + kHalf * hidden, kBlock, width / kBlock, hidden,
+                      packed_out);
+#pragma omp for schedule(static)
+    for (int64_t chunk = 0; chunk < chunks.count(); ++chunk) {
+      const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), rows = end - begin;
+      before.norm(begin, end, stream, added);
+      multiply_rows(inner.from(begin), rows, packed_in, hidden / kHalf,
+                    Gate{by_both.from(begin), mixed.from(begin)});
+      multiply_rows(mixed.from(begin), rows, packed_out, width / kBlock, Store{outer.from(begin)});
+    }
+  }
+}
+
+// The gradients of stream, of added (the same, rounded), norm, weight_in and weight_out from those of
+// sum and output.
+extern "C" void feed_forward_layer_gradient(
+    const float* by_sum, const Bf16* by_output, const float* norm, const float* weight_in,
+    const float* weight_out, const float* sum, const Bf16* normed, const Bf16* kept,
+    float* by_stream, Bf16* by_added, float* by_norm, float* by_weight_in, float* by_weight_out,
+    int64_t images, int64_t tokens, int64_t width, int64_t hidden, int threads) {
+  const Chunks chunks(images, tokens, threads);
+  const int64_t all_rows = chunks.rows;
+  const Stream before{width, norm, const_cast<float*>(sum), const_cast<Bf16*>(normed)};
+  const Pieces of_norm(all_rows / kBlock, width);
+  const Matrix outer = Matrix::plain(by_output, width);
+  const Matrix by_both = Matrix::blocked(kept, 2 * hidden);
+  const Matrix mixed = Matrix::blocked(kept + 2 * all_rows * hidden, hidden);
+  const Room<Bf16> numbers(2 * all_rows * hidden), packed_rows(all_rows * width);
+  const Room<Bf16> packed_in(2 * hidden * width), packed_out(hidden * width);
+  const Room<float> turned(2 * hidden * width);
+  const Matrix gradients = Matrix::blocked(numbers, 2 * hidden);
+#pragma omp parallel num_threads(threads)
+  {
+    const TileRegisters registers;
+    pack_right(weight_out, width, hidden, packed_out);
+    pack_right(weight_in, 2 * hidden, width, packed_in);
+    const Room<Bf16> room(chunks.at_once * width);
+    const Matrix back = Matrix::plain(room, width);
+#pragma omp for schedule(static)
+    for (int64_t chunk = 0; chunk < chunks.count(); ++chunk) {
+      const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), rows = end - begin;
+      multiply_rows(outer.from(begin), rows, packed_out, hidden / kBlock,
+                    GateGradient{by_both.from(begin), gradients.from(begin)});
+      multiply_rows(gradients.from(begin), rows, packed_in, width / kBlock, Store{back});
+      before.gradient(begin, end, by_sum, back.numbers, by_stream, by_added, of_norm);
+    }
+    weight_gradient(outer, mixed, all_rows, packed_rows, turned, by_weight_out);
+    weight_gradient(gradients, Matrix::plain(normed, width), all_rows, packed_rows, turned,
+                    by_weight_in);
+  }
+  of_norm.add_up(by_norm);
+}
