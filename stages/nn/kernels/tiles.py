@@ -7,7 +7,7 @@ else, and in code that is not compiled, layers are computed as they stand.
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,17 @@ def call_kernel(source: Path, name: str, tensors: Sequence[Tensor | None], *size
     """
     # Kept until the call is over.
     dense = [None if each is None else each.contiguous() for each in tensors]
-    addresses = [ctypes.c_void_p(None if each is None else each.data_ptr()) for each in dense]
-    numbers = [ctypes.c_int64(size) for size in sizes]
-    threads = ctypes.c_int(torch.get_num_threads())
-    getattr(tile_kernels(source), name)(*addresses, *numbers, threads)
+    addresses = [None if each is None else each.data_ptr() for each in dense]
+    kernel = _kernel(source, name, len(addresses), len(sizes))
+    kernel(*addresses, *sizes, torch.get_num_threads())
+
+
+@functools.cache
+def _kernel(source: Path, name: str, addresses: int, sizes: int) -> Callable[..., None]:
+    kernel = getattr(tile_kernels(source), name)
+    kernel.argtypes = [*(ctypes.c_void_p,) * addresses, *(ctypes.c_int64,) * sizes, ctypes.c_int]
+    kernel.restype = None
+    return kernel
 
 
 @torch.compiler.assume_constant_result
