@@ -45,10 +45,10 @@ void pack_right(const float* right, int64_t deep, int64_t width, Bf16* to) {
   }
 }
 
-// sums (widths of both) = left^T right over all rows, `packed` with room for right; by all threads
-// together.
-void product_over_rows(const Matrix& left, const Matrix& right, int64_t rows, Bf16* packed,
-                       float* sums) {
+// left^T right over all rows, added to sums (widths of both) or, the first of all, put there; `packed`
+// with room for right; by all threads together.
+void product_over_rows(const Matrix& left, const Matrix& right, int64_t rows, bool first,
+                       Bf16* packed, float* sums) {
   const int64_t panels = right.blocks();
 #pragma omp for schedule(static)
   for (int64_t start = 0; start < rows; start += kRowsAtOnce) {
@@ -76,7 +76,7 @@ void product_over_rows(const Matrix& left, const Matrix& right, int64_t rows, Bf
       for (int64_t panel = 0; panel < panels; ++panel) {
         float* const block = sums + column * kBlock * right.width + panel * kBlock;
         const float* const next = panel + 1 < panels ? block + kBlock : block;
-        if (start == 0) {
+        if (first && start == 0) {
           clear_sums();
         } else {
           load_sums(block, right.width);
@@ -99,26 +99,49 @@ void product_over_rows(const Matrix& left, const Matrix& right, int64_t rows, Bf
 #pragma omp barrier
 }
 
-// gradient (out, in) = left^T right, (rows, out) and (rows, in), summed as is faster: of what is
-// packed as it stands little, of what is turned much.
-void weight_gradient(const Matrix& left, const Matrix& right, int64_t rows, Bf16* packed,
-                     float* turned, float* gradient) {
-  const int64_t out = left.width, in = right.width;
-  if (in <= out) {
-    product_over_rows(left, right, rows, packed, gradient);
-    return;
-  }
-  product_over_rows(right, left, rows, packed, turned);
-#pragma omp for schedule(static)
-  for (int64_t i = 0; i < out; i += kHalf) {
-    for (int64_t j = 0; j < in; j += kHalf) {
-      __m512i numbers[16];
-      for (int64_t k = 0; k < kHalf; ++k) numbers[k] = _mm512_loadu_si512(turned + (j + k) * out + i);
-      transpose(numbers);
-      for (int64_t k = 0; k < kHalf; ++k) _mm512_storeu_si512(gradient + (i + k) * in + j, numbers[k]);
+// A gradient (out, in) = left^T right, (rows, out) and (rows, in), added up over pieces of the rows as is
+// faster: of what is packed as it stands little, of what is turned much.
+class WeightGradient {
+ public:
+  WeightGradient(int64_t out, int64_t in, int64_t most_rows, float* gradient)
+      : out_(out), in_(in), gradient_(gradient), packed_(most_rows * std::min(in, out)),
+        turned_(turns() ? in * out : 0) {}
+
+  // By all threads together, as what follows.
+  void add(const Matrix& left, const Matrix& right, int64_t rows, bool first) const {
+    if (turns()) {
+      product_over_rows(right, left, rows, first, packed_, turned_);
+    } else {
+      product_over_rows(left, right, rows, first, packed_, gradient_);
     }
   }
-}
+
+  // After the last piece.
+  void finish() const {
+    if (!turns()) return;
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < out_; i += kHalf) {
+      for (int64_t j = 0; j < in_; j += kHalf) {
+        __m512i numbers[16];
+        for (int64_t k = 0; k < kHalf; ++k) {
+          numbers[k] = _mm512_loadu_si512(turned_ + (j + k) * out_ + i);
+        }
+        transpose(numbers);
+        for (int64_t k = 0; k < kHalf; ++k) {
+          _mm512_storeu_si512(gradient_ + (i + k) * in_ + j, numbers[k]);
+        }
+      }
+    }
+  }
+
+ private:
+  bool turns() const { return in_ > out_; }
+
+  const int64_t out_, in_;
+  float* const gradient_;
+  const Room<Bf16> packed_;
+  const Room<float> turned_;
+};
 
 struct Store {
   Matrix to;

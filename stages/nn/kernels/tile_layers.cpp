@@ -28,6 +28,7 @@ struct Chunks {
   }
 
   int64_t count() const { return (rows + at_once - 1) / at_once; }
+  int64_t of_round(int threads) const { return at_once * threads; }
   int64_t begin(int64_t chunk) const { return chunk * at_once; }
   int64_t end(int64_t chunk) const { return std::min(rows, (chunk + 1) * at_once); }
 };
@@ -259,8 +260,10 @@ extern "C" void attention_layer_gradient(
   const Stream before{width, norm, const_cast<float*>(sum), const_cast<Bf16*>(normed)};
   const Pieces of_norm(all_rows / kBlock, width), of_gain(images, 2 * head_dim);
   const Matrix outer = Matrix::plain(by_attended, width);
-  const Room<Bf16> numbers(3 * all_rows * width), packed_rows(all_rows * width);
-  const Matrix by_projected = Matrix::plain(numbers, 3 * width);
+  const int64_t most_rows = std::min(all_rows, chunks.of_round(threads));
+  const Room<Bf16> numbers(3 * most_rows * width);
+  const WeightGradient of_in(3 * width, width, most_rows, by_weight_in);
+  const WeightGradient of_out(width, width, most_rows, by_weight_out);
   const Room<Bf16> packed_in(3 * width * width), packed_out(width * width);
 #pragma omp parallel num_threads(threads)
   {
@@ -271,22 +274,30 @@ extern "C" void attention_layer_gradient(
     const Matrix back = Matrix::plain(room, width);
     Backward backward(sizes, 1.0f / std::sqrt(static_cast<float>(head_dim)));
     const Heads all_heads(how, images, tokens, const_cast<float*>(sums));
+    for (int64_t round = 0; round < chunks.count(); round += threads) {
+      const int64_t first = chunks.begin(round);
+      const int64_t last = std::min<int64_t>(round + threads, chunks.count());
+      // Of the rows of a round, wherever these begin.
+      const Matrix by_projected = Matrix::plain(numbers - 3 * first * width, 3 * width);
 #pragma omp for schedule(static)
-    for (int64_t chunk = 0; chunk < chunks.count(); ++chunk) {
-      const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), rows = end - begin;
-      multiply_rows(outer.from(begin), rows, packed_out, width / kBlock, Store{back});
-      for (int64_t image = begin / tokens; image < end / tokens; ++image) {
-        all_heads.gradient(backward, image, projected, mixed,
-                           back.from(image * tokens - begin).numbers, by_projected.numbers,
-                           of_gain.of(image));
+      for (int64_t chunk = round; chunk < last; ++chunk) {
+        const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), rows = end - begin;
+        multiply_rows(outer.from(begin), rows, packed_out, width / kBlock, Store{back});
+        for (int64_t image = begin / tokens; image < end / tokens; ++image) {
+          all_heads.gradient(backward, image, projected, mixed,
+                             back.from(image * tokens - begin).numbers, by_projected.numbers,
+                             of_gain.of(image));
+        }
+        multiply_rows(by_projected.from(begin), rows, packed_in, width / kBlock, Store{back});
+        before.gradient(begin, end, by_sum, back.numbers, by_stream, by_added, of_norm);
       }
-      multiply_rows(by_projected.from(begin), rows, packed_in, width / kBlock, Store{back});
-      before.gradient(begin, end, by_sum, back.numbers, by_stream, by_added, of_norm);
+      const int64_t rows = chunks.end(last - 1) - first;
+      of_out.add(outer.from(first), Matrix::plain(mixed, width).from(first), rows, round == 0);
+      of_in.add(by_projected.from(first), Matrix::plain(normed, width).from(first), rows,
+                round == 0);
     }
-    weight_gradient(outer, Matrix::plain(mixed, width), all_rows, packed_rows, nullptr,
-                    by_weight_out);
-    weight_gradient(by_projected, Matrix::plain(normed, width), all_rows, packed_rows, nullptr,
-                    by_weight_in);
+    of_out.finish();
+    of_in.finish();
   }
   of_norm.add_up(by_norm);
   if (gain != nullptr) of_gain.add_up(by_gain);
@@ -337,10 +348,11 @@ extern "C" void feed_forward_layer_gradient(
   const Matrix outer = Matrix::plain(by_output, width);
   const Matrix by_both = Matrix::blocked(kept, 2 * hidden);
   const Matrix mixed = Matrix::blocked(kept + 2 * all_rows * hidden, hidden);
-  const Room<Bf16> numbers(2 * all_rows * hidden), packed_rows(all_rows * width);
+  const int64_t most_rows = std::min(all_rows, chunks.of_round(threads));
+  const Room<Bf16> numbers(2 * most_rows * hidden);
+  const WeightGradient of_in(2 * hidden, width, most_rows, by_weight_in);
+  const WeightGradient of_out(width, hidden, most_rows, by_weight_out);
   const Room<Bf16> packed_in(2 * hidden * width), packed_out(hidden * width);
-  const Room<float> turned(2 * hidden * width);
-  const Matrix gradients = Matrix::blocked(numbers, 2 * hidden);
 #pragma omp parallel num_threads(threads)
   {
     const TileRegisters registers;
@@ -348,17 +360,24 @@ extern "C" void feed_forward_layer_gradient(
     pack_right(weight_in, 2 * hidden, width, packed_in);
     const Room<Bf16> room(chunks.at_once * width);
     const Matrix back = Matrix::plain(room, width);
+    for (int64_t round = 0; round < chunks.count(); round += threads) {
+      const int64_t first = chunks.begin(round);
+      const int64_t last = std::min<int64_t>(round + threads, chunks.count());
+      const Matrix gradients = Matrix::blocked(numbers - 2 * first * hidden, 2 * hidden);
 #pragma omp for schedule(static)
-    for (int64_t chunk = 0; chunk < chunks.count(); ++chunk) {
-      const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), rows = end - begin;
-      multiply_rows(outer.from(begin), rows, packed_out, hidden / kBlock,
-                    GateGradient{by_both.from(begin), gradients.from(begin)});
-      multiply_rows(gradients.from(begin), rows, packed_in, width / kBlock, Store{back});
-      before.gradient(begin, end, by_sum, back.numbers, by_stream, by_added, of_norm);
+      for (int64_t chunk = round; chunk < last; ++chunk) {
+        const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), rows = end - begin;
+        multiply_rows(outer.from(begin), rows, packed_out, hidden / kBlock,
+                      GateGradient{by_both.from(begin), gradients.from(begin)});
+        multiply_rows(gradients.from(begin), rows, packed_in, width / kBlock, Store{back});
+        before.gradient(begin, end, by_sum, back.numbers, by_stream, by_added, of_norm);
+      }
+      const int64_t rows = chunks.end(last - 1) - first;
+      of_out.add(outer.from(first), mixed.from(first), rows, round == 0);
+      of_in.add(gradients.from(first), Matrix::plain(normed, width).from(first), rows, round == 0);
     }
-    weight_gradient(outer, mixed, all_rows, packed_rows, turned, by_weight_out);
-    weight_gradient(gradients, Matrix::plain(normed, width), all_rows, packed_rows, turned,
-                    by_weight_in);
+    of_out.finish();
+    of_in.finish();
   }
   of_norm.add_up(by_norm);
 }
