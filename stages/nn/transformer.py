@@ -24,6 +24,7 @@ from stages.core.devices import autocast
 from stages.nn.attention import READ_AT_ONCE, ExactPast, KeyValueCache, Past, SelfAttention
 from stages.nn.kernels.tile_layers import (
     attention_layer,
+    can_attend_with_tiles,
     can_train_with_tiles,
     feed_forward_layer,
 )
@@ -91,7 +92,8 @@ class Block(nn.Module):
         self, stream: Tensor, added: Tensor | None, rotations: Rotations | None
     ) -> tuple[Tensor, Tensor]:
         norm, layer = self.attention_norm, self.attention
-        if layer.dropout == 0 and can_train_with_tiles(stream, layer.head_dim):
+        by_tiles = can_train_with_tiles(stream) and can_attend_with_tiles(stream, layer.head_dim)
+        if by_tiles and layer.dropout == 0:
             weights = norm.weight, layer.project_in.weight, layer.gain
             return attention_layer(
                 stream, added, *weights, rotations, layer.project_out.weight, layer.num_heads
@@ -101,7 +103,7 @@ class Block(nn.Module):
 
     def _feed_forward(self, stream: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
         norm, layer = self.feed_forward_norm, self.feed_forward
-        if can_train_with_tiles(stream, self.attention.head_dim):
+        if can_train_with_tiles(stream):
             weights = norm.weight, layer.project_in.weight, layer.project_out.weight
             return feed_forward_layer(stream, added, *weights)
         stream = stream + added

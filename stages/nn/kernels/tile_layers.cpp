@@ -2,8 +2,9 @@
 // (AMX); tile_layers.py says what this is for.
 //
 // A thread takes some rows through all of a layer before it turns to the next: what lies between its
-// parts stays in the cache of a core. Then, backward, all threads together add up the gradients of
-// weights. Every sum is added by one thread in one order: results do not depend on their number.
+// parts stays in the cache of a core. Backward, all threads together then add what these rows give to
+// the gradients of weights. Every sum is added by one thread in one order: results do not depend on
+// their number.
 //
 // What only this file reads of many rows is blocked: its 32 x 32 blocks one after the other, so that
 // memory is read and written in its order and not in rows far apart.
@@ -13,18 +14,20 @@
 #include "norms.h"
 #include "heads.h"
 
+#include <numeric>
+
 namespace {
 
 // Rows that go through a layer together, about.
 constexpr int64_t kRowsOfChunk = 16 * kBlock;
 
-// Some rows at a time, images whole.
+// Some rows at a time, images and blocks whole.
 struct Chunks {
   int64_t rows, at_once;
 
-  Chunks(int64_t images, int64_t tokens, int threads) : rows(images * tokens) {
-    const int64_t of_thread = (images + threads - 1) / threads;
-    at_once = std::clamp<int64_t>(kRowsOfChunk / tokens, 1, of_thread) * tokens;
+  Chunks(int64_t rows, int64_t tokens, int threads) : rows(rows) {
+    const int64_t whole = std::lcm(tokens, kBlock), of_thread = (rows / whole + threads - 1) / threads;
+    at_once = std::clamp<int64_t>(kRowsOfChunk / whole, 1, of_thread) * whole;
   }
 
   int64_t count() const { return (rows + at_once - 1) / at_once; }
@@ -113,21 +116,31 @@ struct GateGradient {
 };
 
 // Attention of heads: from projections of tokens, (rows, 3, heads, head_dim), to mixed values, (rows,
-// heads, head_dim). Queries and keys are made anew, head by head, from what is in the cache.
+// heads, head_dim). Queries and keys are made anew, head by head, from what is in the cache. Where the
+// tokens of an image are no whole blocks, copies of a head are, with zeros behind: tokens that nobody
+// sees, and that nothing comes back of.
 class Heads {
  public:
-  // `sums` (2, images, heads, tokens): of attention.
+  // `sums` (2, images, heads, tokens of whole blocks): of attention.
   Heads(const Comparing& how, int64_t images, int64_t tokens, float* sums)
-      : how_(how), tokens_(tokens), width_(how.heads * how.head_dim), largest_(sums),
-        inverse_(sums + images * how.heads * tokens), compared_(4 * tokens * how.head_dim),
-        held_(how.head_dim) {}
+      : how_(how), tokens_(tokens), padded_((tokens + kBlock - 1) / kBlock * kBlock),
+        width_(how.heads * how.head_dim), largest_(sums),
+        inverse_(sums + images * how.heads * padded_), rooms_(kRooms * padded_ * how.head_dim),
+        held_(how.head_dim) {
+    std::fill_n(static_cast<Bf16*>(rooms_), kRooms * padded_ * how.head_dim, 0);
+  }
+
+  Sizes sizes() const { return {padded_ / kBlock, how_.head_dim / kBlock, true}; }
 
   void attend(Forward& forward, int64_t image, const Bf16* projected, Bf16* mixed) const {
     for (int64_t head = 0; head < how_.heads; ++head) {
       compare_all(image, head, projected);
       const int64_t at = sums_of(image, head);
-      forward.attend(compared(0), compared(1), values(projected, image, head),
-                     mixed_of(mixed, image, head), largest_ + at, inverse_ + at);
+      const Head found = mixed_of(mixed, image, head), to = room_for(found, kMixed);
+      forward.attend(room(kQueries), room(kKeys),
+                     whole(values_of(projected, image, head), kValues), to, largest_ + at,
+                     inverse_ + at);
+      hand_on(to, found);
     }
   }
 
@@ -139,29 +152,58 @@ class Heads {
     for (int64_t head = 0; head < how_.heads; ++head) {
       compare_all(image, head, projected);
       const int64_t at = sums_of(image, head);
-      backward.gradient(compared(0), compared(1), values(projected, image, head),
-                        mixed_of(mixed, image, head), mixed_of(back, 0, head), largest_ + at,
-                        inverse_ + at, compared(2), compared(3),
-                        values(by_projected, image, head));
+      const Head found = values_of(by_projected, image, head), to = room_for(found, kByValues);
+      backward.gradient(room(kQueries), room(kKeys),
+                        whole(values_of(projected, image, head), kValues),
+                        whole(mixed_of(mixed, image, head), kMixed),
+                        whole(mixed_of(back, 0, head), kBack), largest_ + at, inverse_ + at,
+                        room(kByQueries), room(kByKeys), to);
+      hand_on(to, found);
       for_all(image, head, [&](int64_t row, int64_t token, int64_t key, int64_t place) {
         compare_gradient(how_, row, key * how_.heads + head,
-                         compared(2 + key).numbers + token * how_.head_dim, projected + place,
-                         held_, by_projected + place, by_gain + key * how_.head_dim);
+                         room(kByQueries + key).numbers + token * how_.head_dim,
+                         projected + place, held_, by_projected + place,
+                         by_gain + key * how_.head_dim);
       });
     }
   }
 
  private:
+  // What there is room for, of one head.
+  enum { kQueries, kKeys, kByQueries, kByKeys, kValues, kMixed, kBack, kByValues, kRooms };
+
+  Head room(int64_t which) const {
+    return {rooms_ + which * padded_ * how_.head_dim, how_.head_dim};
+  }
+
+  Head room_for(const Head& head, int64_t which) const {
+    return tokens_ == padded_ ? head : room(which);
+  }
+
+  Head whole(const Head& head, int64_t which) const {
+    const Head to = room_for(head, which);
+    hand_on(head, to);
+    return to;
+  }
+
+  void hand_on(const Head& from, const Head& to) const {
+    if (from.numbers == to.numbers) return;
+    for (int64_t token = 0; token < tokens_; ++token) {
+      std::copy_n(from.numbers + token * from.apart, how_.head_dim,
+                  to.numbers + token * to.apart);
+    }
+  }
+
   // Of a query (0), a key (1) or a value (2) among projections.
   int64_t place_of(int64_t row, int64_t which, int64_t head) const {
     return (row * 3 + which) * width_ + head * how_.head_dim;
   }
 
   int64_t sums_of(int64_t image, int64_t head) const {
-    return (image * how_.heads + head) * tokens_;
+    return (image * how_.heads + head) * padded_;
   }
 
-  Head values(const Bf16* projected, int64_t image, int64_t head) const {
+  Head values_of(const Bf16* projected, int64_t image, int64_t head) const {
     return {const_cast<Bf16*>(projected) + place_of(image * tokens_, 2, head), 3 * width_};
   }
 
@@ -172,11 +214,6 @@ class Heads {
   // Ask for numbers in their order, as memory is fast, and not head by head.
   static void expect(const Bf16* numbers, int64_t count) {
     for (int64_t i = 0; i < count; i += kBlock) ask_for(numbers + i);
-  }
-
-  // Queries (0), keys (1) and their gradients (2, 3), of one head.
-  Head compared(int64_t which) const {
-    return {compared_ + which * tokens_ * how_.head_dim, how_.head_dim};
   }
 
   template <class Use>
@@ -190,14 +227,14 @@ class Heads {
   void compare_all(int64_t image, int64_t head, const Bf16* projected) const {
     for_all(image, head, [&](int64_t row, int64_t token, int64_t key, int64_t place) {
       compare(how_, row, key * how_.heads + head, projected + place,
-              compared(key).numbers + token * how_.head_dim);
+              room(kQueries + key).numbers + token * how_.head_dim);
     });
   }
 
   const Comparing how_;
-  const int64_t tokens_, width_;
+  const int64_t tokens_, padded_, width_;
   float *const largest_, *const inverse_;
-  const Room<Bf16> compared_;
+  const Room<Bf16> rooms_;
   const Room<float> held_;
 };
 
@@ -214,8 +251,7 @@ extern "C" void attention_layer(const float* stream, const Bf16* added, const fl
                                 int64_t head_dim, int64_t turns, int threads) {
   const int64_t width = heads * head_dim;
   const Comparing how{gain, cosines, sines, turns, heads, head_dim};
-  const Sizes sizes{tokens / kBlock, head_dim / kBlock, true};
-  const Chunks chunks(images, tokens, threads);
+  const Chunks chunks(images * tokens, tokens, threads);
   const Stream before{width, norm, sum, normed};
   const Matrix inner = Matrix::plain(normed, width), middle = Matrix::plain(mixed, width);
   const Matrix to_heads = Matrix::plain(projected, 3 * width);
@@ -228,8 +264,8 @@ extern "C" void attention_layer(const float* stream, const Bf16* added, const fl
                       packed_in);
     pack_right_turned(weight_out, weight_out + kHalf * width, kBlock, width / kBlock, width,
                       packed_out);
-    Forward forward(sizes, 1.0f / std::sqrt(static_cast<float>(head_dim)));
     const Heads all_heads(how, images, tokens, sums);
+    Forward forward(all_heads.sizes(), 1.0f / std::sqrt(static_cast<float>(head_dim)));
 #pragma omp for schedule(static)
     for (int64_t chunk = 0; chunk < chunks.count(); ++chunk) {
       const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), rows = end - begin;
@@ -255,8 +291,7 @@ extern "C" void attention_layer_gradient(
     int64_t head_dim, int64_t turns, int threads) {
   const int64_t width = heads * head_dim, all_rows = images * tokens;
   const Comparing how{gain, cosines, sines, turns, heads, head_dim};
-  const Sizes sizes{tokens / kBlock, head_dim / kBlock, true};
-  const Chunks chunks(images, tokens, threads);
+  const Chunks chunks(images * tokens, tokens, threads);
   const Stream before{width, norm, const_cast<float*>(sum), const_cast<Bf16*>(normed)};
   const Pieces of_norm(all_rows / kBlock, width), of_gain(images, 2 * head_dim);
   const Matrix outer = Matrix::plain(by_attended, width);
@@ -272,8 +307,8 @@ extern "C" void attention_layer_gradient(
     pack_right(weight_in, 3 * width, width, packed_in);
     const Room<Bf16> room(chunks.at_once * width);
     const Matrix back = Matrix::plain(room, width);
-    Backward backward(sizes, 1.0f / std::sqrt(static_cast<float>(head_dim)));
     const Heads all_heads(how, images, tokens, const_cast<float*>(sums));
+    Backward backward(all_heads.sizes(), 1.0f / std::sqrt(static_cast<float>(head_dim)));
     for (int64_t round = 0; round < chunks.count(); round += threads) {
       const int64_t first = chunks.begin(round);
       const int64_t last = std::min<int64_t>(round + threads, chunks.count());
@@ -308,13 +343,13 @@ extern "C" void attention_layer_gradient(
 // blocked.
 extern "C" void feed_forward_layer(const float* stream, const Bf16* added, const float* norm,
                                    const float* weight_in, const float* weight_out, float* sum,
-                                   Bf16* output, Bf16* normed, Bf16* kept, int64_t images,
-                                   int64_t tokens, int64_t width, int64_t hidden, int threads) {
-  const Chunks chunks(images, tokens, threads);
+                                   Bf16* output, Bf16* normed, Bf16* kept, int64_t rows,
+                                   int64_t width, int64_t hidden, int threads) {
+  const Chunks chunks(rows, kBlock, threads);
   const Stream before{width, norm, sum, normed};
   const Matrix inner = Matrix::plain(normed, width), outer = Matrix::plain(output, width);
   const Matrix by_both = Matrix::blocked(kept, 2 * hidden);
-  const Matrix mixed = Matrix::blocked(kept + 2 * chunks.rows * hidden, hidden);
+  const Matrix mixed = Matrix::blocked(kept + 2 * rows * hidden, hidden);
   const Room<Bf16> packed_in(2 * hidden * width), packed_out(hidden * width);
 #pragma omp parallel num_threads(threads)
   {
@@ -325,11 +360,11 @@ extern "C" void feed_forward_layer(const float* stream, const Bf16* added, const
                       packed_out);
 #pragma omp for schedule(static)
     for (int64_t chunk = 0; chunk < chunks.count(); ++chunk) {
-      const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), rows = end - begin;
+      const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), count = end - begin;
       before.norm(begin, end, stream, added);
-      multiply_rows(inner.from(begin), rows, packed_in, hidden / kHalf,
+      multiply_rows(inner.from(begin), count, packed_in, hidden / kHalf,
                     Gate{by_both.from(begin), mixed.from(begin)});
-      multiply_rows(mixed.from(begin), rows, packed_out, width / kBlock, Store{outer.from(begin)});
+      multiply_rows(mixed.from(begin), count, packed_out, width / kBlock, Store{outer.from(begin)});
     }
   }
 }
@@ -340,15 +375,14 @@ extern "C" void feed_forward_layer_gradient(
     const float* by_sum, const Bf16* by_output, const float* norm, const float* weight_in,
     const float* weight_out, const float* sum, const Bf16* normed, const Bf16* kept,
     float* by_stream, Bf16* by_added, float* by_norm, float* by_weight_in, float* by_weight_out,
-    int64_t images, int64_t tokens, int64_t width, int64_t hidden, int threads) {
-  const Chunks chunks(images, tokens, threads);
-  const int64_t all_rows = chunks.rows;
+    int64_t rows, int64_t width, int64_t hidden, int threads) {
+  const Chunks chunks(rows, kBlock, threads);
   const Stream before{width, norm, const_cast<float*>(sum), const_cast<Bf16*>(normed)};
-  const Pieces of_norm(all_rows / kBlock, width);
+  const Pieces of_norm(rows / kBlock, width);
   const Matrix outer = Matrix::plain(by_output, width);
   const Matrix by_both = Matrix::blocked(kept, 2 * hidden);
-  const Matrix mixed = Matrix::blocked(kept + 2 * all_rows * hidden, hidden);
-  const int64_t most_rows = std::min(all_rows, chunks.of_round(threads));
+  const Matrix mixed = Matrix::blocked(kept + 2 * rows * hidden, hidden);
+  const int64_t most_rows = std::min(rows, chunks.of_round(threads));
   const Room<Bf16> numbers(2 * most_rows * hidden);
   const WeightGradient of_in(2 * hidden, width, most_rows, by_weight_in);
   const WeightGradient of_out(width, hidden, most_rows, by_weight_out);
@@ -366,15 +400,15 @@ extern "C" void feed_forward_layer_gradient(
       const Matrix gradients = Matrix::blocked(numbers - 2 * first * hidden, 2 * hidden);
 #pragma omp for schedule(static)
       for (int64_t chunk = round; chunk < last; ++chunk) {
-        const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), rows = end - begin;
-        multiply_rows(outer.from(begin), rows, packed_out, hidden / kBlock,
+        const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), count = end - begin;
+        multiply_rows(outer.from(begin), count, packed_out, hidden / kBlock,
                       GateGradient{by_both.from(begin), gradients.from(begin)});
-        multiply_rows(gradients.from(begin), rows, packed_in, width / kBlock, Store{back});
+        multiply_rows(gradients.from(begin), count, packed_in, width / kBlock, Store{back});
         before.gradient(begin, end, by_sum, back.numbers, by_stream, by_added, of_norm);
       }
-      const int64_t rows = chunks.end(last - 1) - first;
-      of_out.add(outer.from(first), mixed.from(first), rows, round == 0);
-      of_in.add(gradients.from(first), Matrix::plain(normed, width).from(first), rows, round == 0);
+      const int64_t count = chunks.end(last - 1) - first;
+      of_out.add(outer.from(first), mixed.from(first), count, round == 0);
+      of_in.add(gradients.from(first), Matrix::plain(normed, width).from(first), count, round == 0);
     }
     of_out.finish();
     of_in.finish();

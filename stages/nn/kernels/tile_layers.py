@@ -24,7 +24,12 @@ from stages.nn.kernels.operators import operator
 from stages.nn.kernels.tiles import BLOCK, call_kernel, trains_in_bfloat16
 from stages.nn.rotary import Rotations
 
-__all__ = ["attention_layer", "can_train_with_tiles", "feed_forward_layer"]
+__all__ = [
+    "attention_layer",
+    "can_attend_with_tiles",
+    "can_train_with_tiles",
+    "feed_forward_layer",
+]
 
 _call = functools.partial(call_kernel, Path(__file__).with_suffix(".cpp"))
 
@@ -35,20 +40,25 @@ Stream = Float[Tensor, "batch tokens width"]
 Weight = Float[Tensor, "out in"]
 
 
-def can_train_with_tiles(stream: Stream, head_dim: int) -> bool:
-    """Whether this is the residual stream of a training whose layers the kernels can take.
-
-    Args:
-        stream: Before the layer.
-        head_dim: Numbers of a query.
-    """
-    tokens, width = stream.shape[1:]
+def can_train_with_tiles(stream: Stream) -> bool:
+    """Whether this is the residual stream of a training whose layers the kernels can take."""
+    batch, tokens, width = stream.shape
     return (
         trains_in_bfloat16(stream)
         and stream.dtype == torch.float32
-        and 0 < tokens <= _MOST_TOKENS
-        and all(size % BLOCK == 0 for size in (tokens, width, head_dim))
+        and (rows := batch * tokens) > 0
+        and rows % BLOCK == width % BLOCK == 0
     )
+
+
+def can_attend_with_tiles(stream: Stream, head_dim: int) -> bool:
+    """Whether this is so for attention, too.
+
+    Args:
+        stream: One that `can_train_with_tiles`.
+        head_dim: Numbers of a query.
+    """
+    return head_dim % BLOCK == 0 and stream.shape[1] <= _MOST_TOKENS
 
 
 def attention_layer(
@@ -64,7 +74,7 @@ def attention_layer(
     """Causal attention: the stream it reads, and what it adds to that, in bfloat16.
 
     Args:
-        stream: One that `can_train_with_tiles`.
+        stream: One that `can_attend_with_tiles`.
         added: By the layer before; None: nothing.
         norm: Weight of the norm of the stream.
         weight_in: To queries, keys and values.
@@ -149,7 +159,7 @@ def _empty_attention(stream: Tensor, *others: Any) -> tuple[Tensor, ...]:
         rows(stream.shape),
         rows(batch, tokens, 3 * width),
         rows(stream.shape),
-        stream.new_empty(2, batch, others[-1], tokens),
+        stream.new_empty(2, batch, others[-1], -(-tokens // BLOCK) * BLOCK),
     )
 
 
@@ -191,22 +201,25 @@ def _sizes(stream: Tensor, num_heads: int, cosines: Tensor | None) -> tuple[int,
     return batch, tokens, num_heads, width // num_heads, turns
 
 
+def _rows(stream: Tensor) -> int:
+    return stream.shape[0] * stream.shape[1]
+
+
 def _empty_feed_forward(
     stream: Tensor, added: Tensor, norm: Tensor, weight_in: Tensor, weight_out: Tensor
 ) -> tuple[Tensor, ...]:
-    rows, hidden = stream.shape[0] * stream.shape[1], weight_out.shape[1]
     return (
         stream.new_empty(stream.shape),
         added.new_empty(stream.shape),
         added.new_empty(stream.shape),
         # Three numbers for each one between the products.
-        added.new_empty(3, rows, hidden),
+        added.new_empty(3, _rows(stream), weight_out.shape[1]),
     )
 
 
 def _make_feed_forward(stream: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     found = _empty_feed_forward(stream, *others)
-    sizes = *stream.shape, others[-1].shape[1]
+    sizes = _rows(stream), *others[-1].shape
     _call("feed_forward_layer", (stream, *others, *found), *sizes)
     return found
 
@@ -223,7 +236,7 @@ def _empty_feed_forward_gradient(
 
 def _make_feed_forward_gradient(*given: Tensor) -> tuple[Tensor, ...]:
     found = _empty_feed_forward_gradient(*given)
-    sizes = *given[0].shape, given[4].shape[1]
+    sizes = _rows(given[0]), *given[4].shape
     _call("feed_forward_layer_gradient", (*given, *found), *sizes)
     return found
 
