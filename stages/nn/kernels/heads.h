@@ -32,6 +32,7 @@ struct Sizes {
   bool causal;
 
   int64_t tokens() const { return blocks * kBlock; }
+  float scale() const { return 1.0f / std::sqrt(static_cast<float>(deep * kBlock)); }
   int64_t numbers() const { return blocks * deep * kPair; }
   // The blocks of queries that see a block of keys begin here, and the blocks of keys that a block of
   // queries sees end there.
@@ -131,8 +132,8 @@ float exponentials(const float* scores, int64_t seen, int64_t width, float scale
 // What a thread holds of a head: P V from Q, K and V.
 class Forward {
  public:
-  Forward(const Sizes& sizes, float scale)
-      : sizes_(sizes), scale_(scale), keys_(sizes.numbers()), values_(sizes.numbers()),
+  explicit Forward(const Sizes& sizes)
+      : sizes_(sizes), scale_(sizes.scale()), keys_(sizes.numbers()), values_(sizes.numbers()),
         scores_(kBlock * scores_stride()), weights_(kBlock * weights_stride()) {}
 
   void attend(const Head& queries, const Head& keys, const Head& values, const Head& mixed,
@@ -176,8 +177,8 @@ class Forward {
 // rows here and queries columns, so that P^T and dS^T are left factors as they come.
 class Backward {
  public:
-  Backward(const Sizes& sizes, float scale)
-      : sizes_(sizes), scale_(scale), queries_turned_(sizes.numbers()), queries_(sizes.numbers()),
+  explicit Backward(const Sizes& sizes)
+      : sizes_(sizes), scale_(sizes.scale()), queries_turned_(sizes.numbers()), queries_(sizes.numbers()),
         back_turned_(sizes.numbers()), back_(sizes.numbers()), keys_(sizes.numbers()),
         weights_(sizes.blocks * kPair), slopes_(sizes.blocks * sizes.blocks * kPair),
         strip_(sizes.blocks * kPair), offsets_(sizes.tokens()) {}

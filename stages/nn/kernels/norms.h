@@ -26,6 +26,16 @@ inline __m512 scale_of(const Number* row, int64_t width) {
   return _mm512_mul_ps(scale, _mm512_fnmadd_ps(half, scale, _mm512_set1_ps(1.5f)));
 }
 
+// The norm of a row times the weight: `put(i, first, second)` gets the numbers from i and i + 16 on.
+template <class Put>
+inline void norm(const float* row, const float* weight, int64_t width, Put put) {
+  const __m512 scale = scale_of(row, width);
+  const auto normed = [&](int64_t i) {
+    return _mm512_mul_ps(_mm512_mul_ps(load(row + i), scale), load(weight + i));
+  };
+  for (int64_t i = 0; i < width; i += kBlock) put(i, normed(i), normed(i + kHalf));
+}
+
 // How queries and keys of a token are made from their projections. Null: not normalised, not turned.
 struct Comparing {
   const float *gain, *cosines, *sines;
@@ -115,11 +125,9 @@ inline void add_and_norm(const float* stream, const Bf16* added, const float* we
     const __m512 number = load(stream + i);
     _mm512_storeu_ps(sum + i, added == nullptr ? number : _mm512_add_ps(number, load(added + i)));
   }
-  const __m512 scale = scale_of(sum, width);
-  for (int64_t i = 0; i < width; i += kHalf) {
-    const __m512 number = _mm512_mul_ps(load(sum + i), scale);
-    store(normed + i, rounded(_mm512_mul_ps(number, load(weight + i))));
-  }
+  norm(sum, weight, width, [&](int64_t i, __m512 first, __m512 second) {
+    store(normed + i, rounded(first, second));
+  });
 }
 
 // Of a row the gradients of stream and, the same rounded, of added; adds to that of the weight.

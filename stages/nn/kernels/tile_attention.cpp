@@ -10,11 +10,10 @@ extern "C" void attention(PerHead queries, PerHead keys, PerHead values, PerHead
                           int64_t batch, int64_t heads, int64_t tokens, int64_t head_dim,
                           bool causal, int threads) {
   const Sizes sizes{tokens / kBlock, head_dim / kBlock, causal};
-  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
 #pragma omp parallel num_threads(threads)
   {
     const TileRegisters registers;
-    Forward forward(sizes, scale);
+    Forward forward(sizes);
 #pragma omp for schedule(static)
     for (int64_t one = 0; one < batch * heads; ++one) {
       const int64_t b = one / heads, h = one % heads;
@@ -35,11 +34,10 @@ extern "C" void attention_gradient(PerHead queries, PerHead keys, PerHead values
                                    int64_t heads, int64_t tokens, int64_t head_dim, bool causal,
                                    int threads) {
   const Sizes sizes{tokens / kBlock, head_dim / kBlock, causal};
-  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
 #pragma omp parallel num_threads(threads)
   {
     const TileRegisters registers;
-    Backward backward(sizes, scale);
+    Backward backward(sizes);
 #pragma omp for schedule(static)
     for (int64_t one = 0; one < batch * heads; ++one) {
       const int64_t b = one / heads, h = one % heads;

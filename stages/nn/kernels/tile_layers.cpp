@@ -23,17 +23,31 @@ constexpr int64_t kRowsOfChunk = 16 * kBlock;
 
 // Some rows at a time, images and blocks whole.
 struct Chunks {
-  int64_t rows, at_once;
+  int64_t rows, threads, at_once;
 
-  Chunks(int64_t rows, int64_t tokens, int threads) : rows(rows) {
+  Chunks(int64_t rows, int64_t tokens, int threads) : rows(rows), threads(threads) {
     const int64_t whole = std::lcm(tokens, kBlock), of_thread = (rows / whole + threads - 1) / threads;
     at_once = std::clamp<int64_t>(kRowsOfChunk / whole, 1, of_thread) * whole;
   }
 
   int64_t count() const { return (rows + at_once - 1) / at_once; }
-  int64_t of_round(int threads) const { return at_once * threads; }
   int64_t begin(int64_t chunk) const { return chunk * at_once; }
   int64_t end(int64_t chunk) const { return std::min(rows, (chunk + 1) * at_once); }
+
+  // A round is a chunk for every thread.
+  int64_t of_round() const { return std::min(rows, at_once * threads); }
+
+  // By all threads together: `of_chunk(begin, end, first)` of the chunks of a round, whose rows begin at
+  // `first`, then `of_round(first, count)` of all its rows; round after round.
+  template <class OfChunk, class OfRound>
+  void in_rounds(OfChunk of_chunk, OfRound of_round) const {
+    for (int64_t round = 0; round < count(); round += threads) {
+      const int64_t first = begin(round), last = std::min(round + threads, count());
+#pragma omp for schedule(static)
+      for (int64_t chunk = round; chunk < last; ++chunk) of_chunk(begin(chunk), end(chunk), first);
+      of_round(first, end(last - 1) - first);
+    }
+  }
 };
 
 // What pieces of rows add up to, one after the other.
@@ -121,12 +135,13 @@ struct GateGradient {
 // sees, and that nothing comes back of.
 class Heads {
  public:
-  // `sums` (2, images, heads, tokens of whole blocks): of attention.
+  // `sums` (2, images, heads, tokens of whole blocks): of attention. All else is given of one image.
   Heads(const Comparing& how, int64_t images, int64_t tokens, float* sums)
-      : how_(how), tokens_(tokens), padded_((tokens + kBlock - 1) / kBlock * kBlock),
+      : how_(how), tokens_(tokens), padded_(blocks_of(tokens) * kBlock),
         width_(how.heads * how.head_dim), largest_(sums),
         inverse_(sums + images * how.heads * padded_), rooms_(kRooms * padded_ * how.head_dim),
         held_(how.head_dim) {
+    if (padded_ == tokens_) return;
     std::fill_n(static_cast<Bf16*>(rooms_), kRooms * padded_ * how.head_dim, 0);
   }
 
@@ -136,31 +151,31 @@ class Heads {
     for (int64_t head = 0; head < how_.heads; ++head) {
       compare_all(image, head, projected);
       const int64_t at = sums_of(image, head);
-      const Head found = mixed_of(mixed, image, head), to = room_for(found, kMixed);
+      const Head found = mixed_of(mixed, head), to = room_for(found, kMixed);
       forward.attend(room(kQueries), room(kKeys),
-                     whole(values_of(projected, image, head), kValues), to, largest_ + at,
+                     whole(values_of(projected, head), kValues), to, largest_ + at,
                      inverse_ + at);
       hand_on(to, found);
     }
   }
 
-  // `back` comes back of what is mixed in this image; adds to the gradient of the gain.
+  // `back` comes back of `mixed`; adds to the gradient of the gain.
   void gradient(Backward& backward, int64_t image, const Bf16* projected, const Bf16* mixed,
                 const Bf16* back, Bf16* by_projected, float* by_gain) const {
-    expect(projected + place_of(image * tokens_, 0, 0), 3 * tokens_ * width_);
-    expect(mixed_of(mixed, image, 0).numbers, tokens_ * width_);
+    expect(projected, 3 * tokens_ * width_);
+    expect(mixed, tokens_ * width_);
     for (int64_t head = 0; head < how_.heads; ++head) {
       compare_all(image, head, projected);
       const int64_t at = sums_of(image, head);
-      const Head found = values_of(by_projected, image, head), to = room_for(found, kByValues);
+      const Head found = values_of(by_projected, head), to = room_for(found, kByValues);
       backward.gradient(room(kQueries), room(kKeys),
-                        whole(values_of(projected, image, head), kValues),
-                        whole(mixed_of(mixed, image, head), kMixed),
-                        whole(mixed_of(back, 0, head), kBack), largest_ + at, inverse_ + at,
+                        whole(values_of(projected, head), kValues),
+                        whole(mixed_of(mixed, head), kMixed),
+                        whole(mixed_of(back, head), kBack), largest_ + at, inverse_ + at,
                         room(kByQueries), room(kByKeys), to);
       hand_on(to, found);
-      for_all(image, head, [&](int64_t row, int64_t token, int64_t key, int64_t place) {
-        compare_gradient(how_, row, key * how_.heads + head,
+      for_all(head, [&](int64_t token, int64_t key, int64_t place) {
+        compare_gradient(how_, image * tokens_ + token, key * how_.heads + head,
                          room(kByQueries + key).numbers + token * how_.head_dim,
                          projected + place, held_, by_projected + place,
                          by_gain + key * how_.head_dim);
@@ -195,20 +210,20 @@ class Heads {
   }
 
   // Of a query (0), a key (1) or a value (2) among projections.
-  int64_t place_of(int64_t row, int64_t which, int64_t head) const {
-    return (row * 3 + which) * width_ + head * how_.head_dim;
+  int64_t place_of(int64_t token, int64_t which, int64_t head) const {
+    return (token * 3 + which) * width_ + head * how_.head_dim;
   }
 
   int64_t sums_of(int64_t image, int64_t head) const {
     return (image * how_.heads + head) * padded_;
   }
 
-  Head values_of(const Bf16* projected, int64_t image, int64_t head) const {
-    return {const_cast<Bf16*>(projected) + place_of(image * tokens_, 2, head), 3 * width_};
+  Head values_of(const Bf16* projected, int64_t head) const {
+    return {const_cast<Bf16*>(projected) + place_of(0, 2, head), 3 * width_};
   }
 
-  Head mixed_of(const Bf16* mixed, int64_t image, int64_t head) const {
-    return {const_cast<Bf16*>(mixed) + image * tokens_ * width_ + head * how_.head_dim, width_};
+  Head mixed_of(const Bf16* mixed, int64_t head) const {
+    return {const_cast<Bf16*>(mixed) + head * how_.head_dim, width_};
   }
 
   // Ask for numbers in their order, as memory is fast, and not head by head.
@@ -217,16 +232,15 @@ class Heads {
   }
 
   template <class Use>
-  void for_all(int64_t image, int64_t head, Use use) const {
+  void for_all(int64_t head, Use use) const {
     for (int64_t token = 0; token < tokens_; ++token) {
-      const int64_t row = image * tokens_ + token;
-      for (int64_t key = 0; key < 2; ++key) use(row, token, key, place_of(row, key, head));
+      for (int64_t key = 0; key < 2; ++key) use(token, key, place_of(token, key, head));
     }
   }
 
   void compare_all(int64_t image, int64_t head, const Bf16* projected) const {
-    for_all(image, head, [&](int64_t row, int64_t token, int64_t key, int64_t place) {
-      compare(how_, row, key * how_.heads + head, projected + place,
+    for_all(head, [&](int64_t token, int64_t key, int64_t place) {
+      compare(how_, image * tokens_ + token, key * how_.heads + head, projected + place,
               room(kQueries + key).numbers + token * how_.head_dim);
     });
   }
@@ -265,15 +279,16 @@ extern "C" void attention_layer(const float* stream, const Bf16* added, const fl
     pack_right_turned(weight_out, weight_out + kHalf * width, kBlock, width / kBlock, width,
                       packed_out);
     const Heads all_heads(how, images, tokens, sums);
-    Forward forward(all_heads.sizes(), 1.0f / std::sqrt(static_cast<float>(head_dim)));
+    Forward forward(all_heads.sizes());
 #pragma omp for schedule(static)
     for (int64_t chunk = 0; chunk < chunks.count(); ++chunk) {
       const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), rows = end - begin;
       before.norm(begin, end, stream, added);
       multiply_rows(inner.from(begin), rows, packed_in, 3 * width / kBlock,
                     Store{to_heads.from(begin)});
-      for (int64_t image = begin / tokens; image < end / tokens; ++image) {
-        all_heads.attend(forward, image, projected, mixed);
+      for (int64_t row = begin; row < end; row += tokens) {
+        all_heads.attend(forward, row / tokens, to_heads.from(row).numbers,
+                         middle.from(row).numbers);
       }
       multiply_rows(middle.from(begin), rows, packed_out, width / kBlock, Store{outer.from(begin)});
     }
@@ -291,14 +306,16 @@ extern "C" void attention_layer_gradient(
     int64_t head_dim, int64_t turns, int threads) {
   const int64_t width = heads * head_dim, all_rows = images * tokens;
   const Comparing how{gain, cosines, sines, turns, heads, head_dim};
-  const Chunks chunks(images * tokens, tokens, threads);
+  const Chunks chunks(all_rows, tokens, threads);
   const Stream before{width, norm, const_cast<float*>(sum), const_cast<Bf16*>(normed)};
   const Pieces of_norm(all_rows / kBlock, width), of_gain(images, 2 * head_dim);
   const Matrix outer = Matrix::plain(by_attended, width);
-  const int64_t most_rows = std::min(all_rows, chunks.of_round(threads));
-  const Room<Bf16> numbers(3 * most_rows * width);
-  const WeightGradient of_in(3 * width, width, most_rows, by_weight_in);
-  const WeightGradient of_out(width, width, most_rows, by_weight_out);
+  const Matrix inner = Matrix::plain(normed, width), middle = Matrix::plain(mixed, width);
+  const Matrix to_heads = Matrix::plain(projected, 3 * width);
+  const Room<Bf16> of_round(3 * chunks.of_round() * width);
+  const Matrix by_heads = Matrix::plain(of_round, 3 * width);
+  const WeightGradient of_in(3 * width, width, chunks.of_round(), by_weight_in);
+  const WeightGradient of_out(width, width, chunks.of_round(), by_weight_out);
   const Room<Bf16> packed_in(3 * width * width), packed_out(width * width);
 #pragma omp parallel num_threads(threads)
   {
@@ -308,29 +325,23 @@ extern "C" void attention_layer_gradient(
     const Room<Bf16> room(chunks.at_once * width);
     const Matrix back = Matrix::plain(room, width);
     const Heads all_heads(how, images, tokens, const_cast<float*>(sums));
-    Backward backward(all_heads.sizes(), 1.0f / std::sqrt(static_cast<float>(head_dim)));
-    for (int64_t round = 0; round < chunks.count(); round += threads) {
-      const int64_t first = chunks.begin(round);
-      const int64_t last = std::min<int64_t>(round + threads, chunks.count());
-      // Of the rows of a round, wherever these begin.
-      const Matrix by_projected = Matrix::plain(numbers - 3 * first * width, 3 * width);
-#pragma omp for schedule(static)
-      for (int64_t chunk = round; chunk < last; ++chunk) {
-        const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), rows = end - begin;
-        multiply_rows(outer.from(begin), rows, packed_out, width / kBlock, Store{back});
-        for (int64_t image = begin / tokens; image < end / tokens; ++image) {
-          all_heads.gradient(backward, image, projected, mixed,
-                             back.from(image * tokens - begin).numbers, by_projected.numbers,
-                             of_gain.of(image));
-        }
-        multiply_rows(by_projected.from(begin), rows, packed_in, width / kBlock, Store{back});
-        before.gradient(begin, end, by_sum, back.numbers, by_stream, by_added, of_norm);
-      }
-      const int64_t rows = chunks.end(last - 1) - first;
-      of_out.add(outer.from(first), Matrix::plain(mixed, width).from(first), rows, round == 0);
-      of_in.add(by_projected.from(first), Matrix::plain(normed, width).from(first), rows,
-                round == 0);
-    }
+    Backward backward(all_heads.sizes());
+    chunks.in_rounds(
+        [&](int64_t begin, int64_t end, int64_t first) {
+          const int64_t rows = end - begin;
+          multiply_rows(outer.from(begin), rows, packed_out, width / kBlock, Store{back});
+          for (int64_t row = begin; row < end; row += tokens) {
+            all_heads.gradient(backward, row / tokens, to_heads.from(row).numbers,
+                               middle.from(row).numbers, back.from(row - begin).numbers,
+                               by_heads.from(row - first).numbers, of_gain.of(row / tokens));
+          }
+          multiply_rows(by_heads.from(begin - first), rows, packed_in, width / kBlock, Store{back});
+          before.gradient(begin, end, by_sum, back.numbers, by_stream, by_added, of_norm);
+        },
+        [&](int64_t first, int64_t count) {
+          of_out.add(outer.from(first), middle.from(first), count, first == 0);
+          of_in.add(by_heads, inner.from(first), count, first == 0);
+        });
     of_out.finish();
     of_in.finish();
   }
@@ -379,13 +390,13 @@ extern "C" void feed_forward_layer_gradient(
   const Chunks chunks(rows, kBlock, threads);
   const Stream before{width, norm, const_cast<float*>(sum), const_cast<Bf16*>(normed)};
   const Pieces of_norm(rows / kBlock, width);
-  const Matrix outer = Matrix::plain(by_output, width);
+  const Matrix inner = Matrix::plain(normed, width), outer = Matrix::plain(by_output, width);
   const Matrix by_both = Matrix::blocked(kept, 2 * hidden);
   const Matrix mixed = Matrix::blocked(kept + 2 * rows * hidden, hidden);
-  const int64_t most_rows = std::min(rows, chunks.of_round(threads));
-  const Room<Bf16> numbers(2 * most_rows * hidden);
-  const WeightGradient of_in(2 * hidden, width, most_rows, by_weight_in);
-  const WeightGradient of_out(width, hidden, most_rows, by_weight_out);
+  const Room<Bf16> of_round(2 * chunks.of_round() * hidden);
+  const Matrix gradients = Matrix::blocked(of_round, 2 * hidden);
+  const WeightGradient of_in(2 * hidden, width, chunks.of_round(), by_weight_in);
+  const WeightGradient of_out(width, hidden, chunks.of_round(), by_weight_out);
   const Room<Bf16> packed_in(2 * hidden * width), packed_out(hidden * width);
 #pragma omp parallel num_threads(threads)
   {
@@ -394,22 +405,18 @@ extern "C" void feed_forward_layer_gradient(
     pack_right(weight_in, 2 * hidden, width, packed_in);
     const Room<Bf16> room(chunks.at_once * width);
     const Matrix back = Matrix::plain(room, width);
-    for (int64_t round = 0; round < chunks.count(); round += threads) {
-      const int64_t first = chunks.begin(round);
-      const int64_t last = std::min<int64_t>(round + threads, chunks.count());
-      const Matrix gradients = Matrix::blocked(numbers - 2 * first * hidden, 2 * hidden);
-#pragma omp for schedule(static)
-      for (int64_t chunk = round; chunk < last; ++chunk) {
-        const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), count = end - begin;
-        multiply_rows(outer.from(begin), count, packed_out, hidden / kBlock,
-                      GateGradient{by_both.from(begin), gradients.from(begin)});
-        multiply_rows(gradients.from(begin), count, packed_in, width / kBlock, Store{back});
-        before.gradient(begin, end, by_sum, back.numbers, by_stream, by_added, of_norm);
-      }
-      const int64_t count = chunks.end(last - 1) - first;
-      of_out.add(outer.from(first), mixed.from(first), count, round == 0);
-      of_in.add(gradients.from(first), Matrix::plain(normed, width).from(first), count, round == 0);
-    }
+    chunks.in_rounds(
+        [&](int64_t begin, int64_t end, int64_t first) {
+          const Matrix of_chunk = gradients.from(begin - first);
+          multiply_rows(outer.from(begin), end - begin, packed_out, hidden / kBlock,
+                        GateGradient{by_both.from(begin), of_chunk});
+          multiply_rows(of_chunk, end - begin, packed_in, width / kBlock, Store{back});
+          before.gradient(begin, end, by_sum, back.numbers, by_stream, by_added, of_norm);
+        },
+        [&](int64_t first, int64_t count) {
+          of_out.add(outer.from(first), mixed.from(first), count, first == 0);
+          of_in.add(gradients, inner.from(first), count, first == 0);
+        });
     of_out.finish();
     of_in.finish();
   }

@@ -23,22 +23,13 @@ struct Layer {
   const Bf16* from_gates;
 };
 
-inline int64_t blocks_of(int64_t rows) { return (rows + kBlock - 1) / kBlock; }
-
 // The norm of every row, for a product.
 void norm_rows(const float* rows, int64_t count, const float* weight, const Matrix& to) {
 #pragma omp for schedule(static)
   for (int64_t row = 0; row < count; ++row) {
-    const float* const from = rows + row * to.width;
-    const __m512 scale = scale_of(from, to.width);
-    const auto normed = [&](int64_t i) {
-      return _mm512_mul_ps(_mm512_mul_ps(load(from + i), scale), load(weight + i));
-    };
-    for (int64_t column = 0; column < to.blocks(); ++column) {
-      const int64_t i = column * kBlock;
-      store(to.block(row / kBlock, column) + row % kBlock * kBlock,
-            rounded(normed(i), normed(i + kHalf)));
-    }
+    norm(rows + row * to.width, weight, to.width, [&](int64_t i, __m512 first, __m512 second) {
+      store(to.block(row / kBlock, i / kBlock) + row % kBlock * kBlock, rounded(first, second));
+    });
   }
 }
 
@@ -156,7 +147,7 @@ extern "C" void pack_gate(const Bf16* weight, Bf16* to, int64_t hidden, int64_t 
 
 // stream (rows, width): what goes in, then what comes out. keys, values (layers, rows, heads, room,
 // head_dim): `now` tokens of them are there. cosines, sines (turns, 2, head_dim / 2), or null.
-extern "C" void step(const Layer* layers, const float* norm, float* stream, Bf16* keys, Bf16* values,
+extern "C" void step(const Layer* layers, const float* weight, float* stream, Bf16* keys, Bf16* values,
                      const float* cosines, const float* sines, int64_t num_layers, int64_t rows,
                      int64_t width, int64_t hidden, int64_t room, int64_t now, int64_t turns,
                      int threads) {
@@ -187,11 +178,10 @@ extern "C" void step(const Layer* layers, const float* norm, float* stream, Bf16
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
       float* const numbers = stream + row * width;
-      const __m512 scale = scale_of(numbers, width);
-      for (int64_t i = 0; i < width; i += kHalf) {
-        const __m512 number = _mm512_mul_ps(load(numbers + i), scale);
-        _mm512_storeu_ps(numbers + i, _mm512_mul_ps(number, load(norm + i)));
-      }
+      norm(numbers, weight, width, [&](int64_t i, __m512 first, __m512 second) {
+        _mm512_storeu_ps(numbers + i, first);
+        _mm512_storeu_ps(numbers + i + kHalf, second);
+      });
     }
   }
 }

@@ -43,6 +43,9 @@ inline void ask_for(const Number* number) {
   _mm_prefetch(reinterpret_cast<const char*>(number), _MM_HINT_T0);
 }
 
+// Blocks that hold so many rows, the last one perhaps not full.
+inline int64_t blocks_of(int64_t rows) { return (rows + kBlock - 1) / kBlock; }
+
 inline __m512i loaded(const Bf16* from) { return _mm512_loadu_si512(from); }
 
 inline __m512i rounded(__m512 first, __m512 second) {
@@ -231,7 +234,7 @@ class Matrix {
     return numbers + row * kBlock * width + column * apart;
   }
   int64_t blocks() const { return width / kBlock; }
-  // Without the rows before this one, the first of a block.
+  // Without the rows before this one; of a blocked matrix the first of a block.
   Matrix from(int64_t row) const { return {numbers + row * width, width, apart, stride}; }
 
   Bf16* numbers;

@@ -13,6 +13,7 @@ from stages.nn.kernels.tile_attention import (
 from stages.nn.softmax_attention import attend
 from tests.nn.kernels.tile_cases import (
     as_if_compiled,
+    by_tiles,
     dense,
     drawn,
     error,
@@ -25,7 +26,6 @@ BATCH, HEADS = 2, 3
 ROUNDED = 0.01
 
 
-by_tiles = pytest.mark.usefixtures("_tiles")
 causal_or_not = pytest.mark.parametrize("causal", [False, True])
 
 

@@ -19,17 +19,17 @@ from stages.nn.transformer import Block
 from stages.nn.transformer_options import CausalTransformerOptions
 from tests.nn.kernels.tile_cases import (
     as_if_compiled,
+    by_tiles,
     dense,
     drawn,
     error,
     is_the_same_every_time,
+    off,
     with_gradients,
 )
 from tests.nn.loud_weights import louder
 from tests.priors.sections import BLOCKS
 from tests.programs import run_module
-
-by_tiles = pytest.mark.usefixtures("_tiles")
 
 BATCH, HEADS = 3, 2
 EPSILON = torch.finfo(torch.float32).eps
@@ -120,13 +120,6 @@ each_layer = pytest.mark.parametrize("make", LAYERS, ids=["attention", "feed-for
 
 def results(layer):
     return with_gradients(layer.by_kernel, layer.inputs, *layer.back)
-
-
-def off(found, expected):
-    """Root mean square of the difference over that of the numbers."""
-    assert found.shape == expected.shape
-    expected = expected.double()
-    return ((found.double() - expected).norm() / expected.norm()).item()
 
 
 def assert_as_near_as_autocast(layer, allowed=0.02):

@@ -14,11 +14,9 @@ from stages.nn.rotary import Rotations
 from stages.nn.stepping import StepSettings, with_steps
 from stages.nn.transformer import Transformer
 from stages.nn.transformer_options import CausalTransformerOptions
-from tests.nn.kernels.tile_cases import error, is_the_same_every_time
+from tests.nn.kernels.tile_cases import by_tiles, error, is_the_same_every_time, off
 from tests.nn.loud_weights import louder
 from tests.priors.sections import BLOCKS
-
-needs_tiles = pytest.mark.usefixtures("_tiles")
 
 PLAIN, TILES = StepSettings("bfloat16"), StepSettings("bfloat16", compile=True)
 TOKENS = 21
@@ -49,17 +47,12 @@ def walked(module, settings, x, rotations=None):
     return torch.stack(steps, dim=1), cache
 
 
-def off(found, expected):
-    """Root mean square of the difference over that of the numbers."""
-    return ((found - expected).norm() / expected.norm()).item()
-
-
 def worst(found, expected):
     """The same of the token that is furthest off."""
     return max(map(off, found.flatten(0, 1), expected.flatten(0, 1)))
 
 
-@needs_tiles
+@by_tiles
 @pytest.mark.parametrize(("width", "heads"), SIZES)
 @pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("turned", [True, False])
@@ -76,7 +69,7 @@ def test_as_near_to_the_whole_forward_as_steps_that_are_not_compiled(width, head
     assert worst(found, exact) < 2 * worst(plain, exact)
 
 
-@needs_tiles
+@by_tiles
 @pytest.mark.parametrize("rows", [1, 16, 31, 32, 33, 64, 70])
 def test_any_number_of_rows(rows):
     module, x, rotations = transformer(64, 2), inputs(rows, 64), turns(64, 2)
@@ -85,13 +78,13 @@ def test_any_number_of_rows(rows):
     assert torch.equal(found, torch.cat(alone))
 
 
-@needs_tiles
+@by_tiles
 def test_the_same_on_any_number_of_threads():
     module, x, rotations = transformer(192, 2), inputs(37, 192), turns(192, 2)
     assert is_the_same_every_time(lambda: walked(module, TILES, x, rotations)[:1])
 
 
-@needs_tiles
+@by_tiles
 def test_rows_that_are_turned_each_in_its_own_way():
     module, x, one = transformer(64, 2), inputs(3, 64), turns(64, 2)
     others = Rotations(one.cosines.flip(1), one.sines.flip(1))
@@ -104,7 +97,7 @@ def test_rows_that_are_turned_each_in_its_own_way():
     assert not torch.equal(found[1:], walked(module, TILES, x[1:2], one)[0])
 
 
-@needs_tiles
+@by_tiles
 def test_the_cache_is_that_of_other_steps_and_not_written_behind_the_last():
     module, x, rotations = transformer(64, 2), inputs(33, 64), turns(64, 2)
     _, plain = walked(module, PLAIN, x, rotations)
@@ -116,7 +109,7 @@ def test_the_cache_is_that_of_other_steps_and_not_written_behind_the_last():
         assert not one[:, :, :, TOKENS:].any()
 
 
-@needs_tiles
+@by_tiles
 def test_inputs_stay_as_they_are_and_may_lie_in_any_way():
     module = transformer(64, 2)
     walker = with_steps(module, TILES, torch.device("cpu"))
@@ -133,7 +126,7 @@ def test_inputs_stay_as_they_are_and_may_lie_in_any_way():
     assert torch.equal(stepped(token.float().T.contiguous().T), expected)
 
 
-@needs_tiles
+@by_tiles
 def test_later_changes_of_the_module_are_not_seen():
     module, x = transformer(32, 1), inputs(2, 32)
     walker = with_steps(module, TILES, torch.device("cpu"))
@@ -145,7 +138,7 @@ def test_later_changes_of_the_module_are_not_seen():
     assert torch.equal(before, walker.step(x[:, 0], walker.new_cache(x[:, 0], 1)))
 
 
-@needs_tiles
+@by_tiles
 def test_several_walk_at_once():
     module, rotations = transformer(64, 2), turns(64, 2)
     walks = [inputs(rows, 64) for rows in (1, 40, 33, 7)]
@@ -170,7 +163,7 @@ def test_transformers_that_the_kernel_cannot_take_are_told(monkeypatch):
     assert not can(64, 2)
 
 
-@needs_tiles
+@by_tiles
 def test_steps_to_be_compiled_are_the_kernel_s_where_it_can_take_them():
     def stepper(width, heads, settings):
         return with_steps(transformer(width, heads), settings, torch.device("cpu")).stepper

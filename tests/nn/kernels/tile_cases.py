@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from unittest import mock
 
+import pytest
 import torch
 
 from benchmarks.side_by_side.prior_model import PriorSize, make_prior
@@ -19,12 +20,18 @@ from tests.priors.sections import BLOCKS
 __all__ = [
     "LAWS",
     "as_if_compiled",
+    "by_tiles",
     "dense",
     "drawn",
     "error",
     "is_the_same_every_time",
+    "off",
     "with_gradients",
 ]
+
+
+by_tiles = pytest.mark.usefixtures("_tiles")
+"""Of a test: it is skipped where there are no tile registers."""
 
 
 @contextlib.contextmanager
@@ -50,6 +57,13 @@ def error(found, expected):
     assert found.shape == expected.shape
     expected = expected.double()
     return ((found.double() - expected).abs().max() / expected.abs().max()).item()
+
+
+def off(found, expected):
+    """Root mean square of the difference over that of the numbers."""
+    assert found.shape == expected.shape
+    expected = expected.double()
+    return ((found.double() - expected).norm() / expected.norm()).item()
 
 
 def with_gradients(function, inputs, *back):
