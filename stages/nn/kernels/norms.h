@@ -10,20 +10,30 @@ constexpr float kEpsilon = std::numeric_limits<float>::epsilon();
 inline __m512 load(const float* from) { return _mm512_loadu_ps(from); }
 inline __m512 load(const Bf16* from) { return widened(from); }
 
-// 1 / (root mean square) of a row, in all lanes.
-template <class Number>
-inline __m512 scale_of(const Number* row, int64_t width) {
-  __m512 squares = _mm512_setzero_ps();
-  for (int64_t i = 0; i < width; i += kHalf) {
-    const __m512 numbers = load(row + i);
-    squares = _mm512_fmadd_ps(numbers, numbers, squares);
-  }
+// 1 / (root mean square) of numbers, from what lanes have of their squares, in all lanes.
+inline __m512 scale_from(__m512 squares, int64_t width) {
   const __m512 mean =
       _mm512_set1_ps(_mm512_reduce_add_ps(squares) / static_cast<float>(width) + kEpsilon);
   // To 14 bits, and twice as many by a step of Newton's method.
   const __m512 scale = _mm512_rsqrt14_ps(mean);
   const __m512 half = _mm512_mul_ps(_mm512_mul_ps(mean, _mm512_set1_ps(0.5f)), scale);
   return _mm512_mul_ps(scale, _mm512_fnmadd_ps(half, scale, _mm512_set1_ps(1.5f)));
+}
+
+inline __m512 scale_of(const float* row, int64_t width) {
+  __m512 squares = _mm512_setzero_ps();
+  for (int64_t i = 0; i < width; i += kHalf) {
+    const __m512 numbers = load(row + i);
+    squares = _mm512_fmadd_ps(numbers, numbers, squares);
+  }
+  return scale_from(squares, width);
+}
+
+// Of the gradient of a norm what is subtracted for each of the numbers: scale^3 mean(gradient * number),
+// from what lanes have of the sum, in all lanes.
+inline __m512 less_of(__m512 scale, __m512 along, int64_t width) {
+  const float mean = _mm512_reduce_add_ps(along) / static_cast<float>(width);
+  return _mm512_mul_ps(_mm512_mul_ps(scale, scale), _mm512_mul_ps(scale, _mm512_set1_ps(mean)));
 }
 
 // The norm of a row times the weight: `put(i, first, second)` gets the numbers from i and i + 16 on.
@@ -51,71 +61,84 @@ struct Comparing {
   }
 };
 
-// The halves of a query or key by their place; back again with the sine of the other sign.
-inline void turn(__m512& first, __m512& second, __m512 cosine, __m512 sine) {
-  const __m512 turned = _mm512_fnmadd_ps(second, sine, _mm512_mul_ps(first, cosine));
-  second = _mm512_fmadd_ps(first, sine, _mm512_mul_ps(second, cosine));
-  first = turned;
+// A query or key, in registers.
+template <int kVectors>
+using Numbers = __m512[kVectors];
+
+template <int kVectors>
+inline void load_all(const Bf16* from, Numbers<kVectors>& numbers) {
+  for (int i = 0; i < kVectors; ++i) numbers[i] = load(from + i * kHalf);
 }
 
-// One query or key.
+template <int kVectors>
+inline void store_all(const Numbers<kVectors>& numbers, Bf16* to) {
+  for (int i = 0; i < kVectors; i += 2) store(to + i * kHalf, rounded(numbers[i], numbers[i + 1]));
+}
+
+template <int kVectors>
+inline __m512 scale_of(const Numbers<kVectors>& numbers) {
+  __m512 squares = _mm512_setzero_ps();
+  for (const __m512 each : numbers) squares = _mm512_fmadd_ps(each, each, squares);
+  return scale_from(squares, kVectors * kHalf);
+}
+
+// Its halves by its place; back again with -1 times the sine.
+template <int kVectors>
+inline void turn(const Comparing& how, int64_t row, int64_t head, float by_sine,
+                 Numbers<kVectors>& numbers) {
+  if (how.cosines == nullptr) return;
+  const int64_t at = how.turn_of(row, head);
+  for (int i = 0; i < kVectors / 2; ++i) {
+    const __m512 cosine = load(how.cosines + at + i * kHalf);
+    const __m512 sine = _mm512_mul_ps(load(how.sines + at + i * kHalf), _mm512_set1_ps(by_sine));
+    const __m512 first = numbers[i], second = numbers[kVectors / 2 + i];
+    numbers[i] = _mm512_fnmadd_ps(second, sine, _mm512_mul_ps(first, cosine));
+    numbers[kVectors / 2 + i] = _mm512_fmadd_ps(first, sine, _mm512_mul_ps(second, cosine));
+  }
+}
+
+// One query or key of kHeadDim numbers.
+template <int kHeadDim>
 inline void compare(const Comparing& how, int64_t row, int64_t head, const Bf16* from, Bf16* to) {
-  const int64_t half = how.head_dim / 2;
-  const float* const gain = how.gain_of(head);
-  const __m512 scale =
-      gain == nullptr ? _mm512_set1_ps(1.0f) : scale_of(from, how.head_dim);
-  for (int64_t i = 0; i < half; i += kHalf) {
-    __m512 first = _mm512_mul_ps(load(from + i), scale);
-    __m512 second = _mm512_mul_ps(load(from + half + i), scale);
-    if (gain != nullptr) {
-      first = _mm512_mul_ps(first, load(gain + i));
-      second = _mm512_mul_ps(second, load(gain + half + i));
+  constexpr int kVectors = kHeadDim / kHalf;
+  Numbers<kVectors> numbers;
+  load_all<kVectors>(from, numbers);
+  if (const float* const gain = how.gain_of(head)) {
+    const __m512 scale = scale_of<kVectors>(numbers);
+    for (int i = 0; i < kVectors; ++i) {
+      numbers[i] = _mm512_mul_ps(_mm512_mul_ps(numbers[i], scale), load(gain + i * kHalf));
     }
-    if (how.cosines != nullptr) {
-      const int64_t at = how.turn_of(row, head) + i;
-      turn(first, second, load(how.cosines + at), load(how.sines + at));
-    }
-    store(to + i, rounded(first));
-    store(to + half + i, rounded(second));
   }
+  turn<kVectors>(how, row, head, 1.0f, numbers);
+  store_all<kVectors>(numbers, to);
 }
 
-// Of its gradient `back` that of its projection, `from`; adds to that of its gain. `held`: room for it.
+// Of its gradient `back` that of its projection, `from`; adds to that of its gain.
+template <int kHeadDim>
 inline void compare_gradient(const Comparing& how, int64_t row, int64_t head, const Bf16* back,
-                             const Bf16* from, float* held, Bf16* to, float* by_gain) {
-  const int64_t half = how.head_dim / 2;
-  for (int64_t i = 0; i < half; i += kHalf) {
-    __m512 first = load(back + i), second = load(back + half + i);
-    if (how.cosines != nullptr) {
-      const int64_t at = how.turn_of(row, head) + i;
-      const __m512 back_again = _mm512_sub_ps(_mm512_setzero_ps(), load(how.sines + at));
-      turn(first, second, load(how.cosines + at), back_again);
+                             const Bf16* from, Bf16* to, float* by_gain) {
+  constexpr int kVectors = kHeadDim / kHalf;
+  Numbers<kVectors> gradient;
+  load_all<kVectors>(back, gradient);
+  turn<kVectors>(how, row, head, -1.0f, gradient);
+  if (const float* const gain = how.gain_of(head)) {
+    Numbers<kVectors> numbers;
+    load_all<kVectors>(from, numbers);
+    const __m512 scale = scale_of<kVectors>(numbers);
+    __m512 along = _mm512_setzero_ps();
+    for (int i = 0; i < kVectors; ++i) {
+      float* const by = by_gain + i * kHalf;
+      const __m512 normed = _mm512_mul_ps(numbers[i], scale);
+      _mm512_storeu_ps(by, _mm512_fmadd_ps(gradient[i], normed, load(by)));
+      gradient[i] = _mm512_mul_ps(gradient[i], load(gain + i * kHalf));
+      along = _mm512_fmadd_ps(gradient[i], numbers[i], along);
     }
-    _mm512_storeu_ps(held + i, first);
-    _mm512_storeu_ps(held + half + i, second);
+    const __m512 less = less_of(scale, along, kHeadDim);
+    for (int i = 0; i < kVectors; ++i) {
+      gradient[i] = _mm512_fnmadd_ps(numbers[i], less, _mm512_mul_ps(gradient[i], scale));
+    }
   }
-  const float* const gain = how.gain_of(head);
-  if (gain == nullptr) {
-    for (int64_t i = 0; i < how.head_dim; i += kHalf) store(to + i, rounded(load(held + i)));
-    return;
-  }
-  const __m512 scale = scale_of(from, how.head_dim);
-  __m512 along = _mm512_setzero_ps();
-  for (int64_t i = 0; i < how.head_dim; i += kHalf) {
-    const __m512 number = load(from + i), of_it = load(held + i);
-    const __m512 normed = _mm512_mul_ps(number, scale);
-    _mm512_storeu_ps(by_gain + i, _mm512_fmadd_ps(of_it, normed, load(by_gain + i)));
-    const __m512 scaled = _mm512_mul_ps(of_it, load(gain + i));
-    _mm512_storeu_ps(held + i, scaled);
-    along = _mm512_fmadd_ps(scaled, number, along);
-  }
-  const float mean = _mm512_reduce_add_ps(along) / static_cast<float>(how.head_dim);
-  const __m512 less = _mm512_mul_ps(_mm512_mul_ps(scale, scale),
-                                    _mm512_mul_ps(scale, _mm512_set1_ps(mean)));
-  for (int64_t i = 0; i < how.head_dim; i += kHalf) {
-    const __m512 kept = _mm512_mul_ps(load(held + i), scale);
-    store(to + i, rounded(_mm512_fnmadd_ps(load(from + i), less, kept)));
-  }
+  store_all<kVectors>(gradient, to);
 }
 
 // Of a row: sum = stream + added, normed = weight * sum / its root mean square. Null: nothing is added.
@@ -142,9 +165,7 @@ inline void add_and_norm_gradient(const float* by_sum, const Bf16* by_normed, co
     _mm512_storeu_ps(by_weight + i, _mm512_fmadd_ps(back, normed, load(by_weight + i)));
     along = _mm512_fmadd_ps(_mm512_mul_ps(back, load(weight + i)), number, along);
   }
-  const float mean = _mm512_reduce_add_ps(along) / static_cast<float>(width);
-  const __m512 less = _mm512_mul_ps(_mm512_mul_ps(scale, scale),
-                                    _mm512_mul_ps(scale, _mm512_set1_ps(mean)));
+  const __m512 less = less_of(scale, along, width);
   for (int64_t i = 0; i < width; i += kHalf) {
     const __m512 back = _mm512_mul_ps(load(by_normed + i), load(weight + i));
     const __m512 through = _mm512_fnmadd_ps(load(sum + i), less, _mm512_mul_ps(back, scale));

@@ -4,31 +4,23 @@
 
 namespace {
 
-// Rows added up at once in a gradient of weights: what belongs to them stays in the cache of a core.
-constexpr int64_t kRowsAtOnce = 8 * kBlock;
-// Bytes of packed columns that stay there: of a wide left, whose rows are long to read again, more.
-constexpr int64_t kKeptBytes = 1 << 20, kMostKeptBytes = 3 << 19;
+// Rows added up at once in a gradient of weights: a strip of them stays in the first cache.
+constexpr int64_t kRowsAtOnce = 16 * kBlock;
+// Bytes of packed columns that stay in the cache of a core.
+constexpr int64_t kKeptBytes = 1 << 20;
 
 // left times packed panels: as many of these at once as stay in the cache of a core.
 template <class Finish>
 void multiply_rows(const Matrix& left, int64_t rows, const Bf16* right, int64_t panels,
                    Finish finish) {
   const int64_t deep = left.blocks(), panel_size = deep * kPair;
-  const int64_t bytes = deep > panels ? kMostKeptBytes : kKeptBytes;
-  const int64_t kept = std::max<int64_t>(1, bytes / (panel_size * sizeof(Bf16)));
+  const int64_t kept = std::max<int64_t>(1, kKeptBytes / (panel_size * sizeof(Bf16)));
   for (int64_t start = 0; start < panels; start += kept) {
     Blocks<Finish> blocks(finish, deep);
-    const int64_t count = std::min(kept, panels - start), last = rows / kBlock - 1;
-    for (int64_t block_row = 0; block_row <= last; ++block_row) {
-      const int64_t next = std::min(block_row + 1, last);
-      for (int64_t i = 0; i < count; ++i) {
-        const auto ask_for_next_rows = [&](int64_t k) {
-          for (int64_t row = i * kBlock / count; row < (i + 1) * kBlock / count; ++row) {
-            ask_for(left.block(next, k) + row * left.stride);
-          }
-        };
-        blocks.multiply_block(left, right + (start + i) * panel_size, block_row, start + i,
-                              ask_for_next_rows);
+    const int64_t end = std::min(start + kept, panels);
+    for (int64_t block_row = 0; block_row < rows / kBlock; ++block_row) {
+      for (int64_t panel = start; panel < end; ++panel) {
+        blocks.multiply_block(left, right + panel * panel_size, block_row, panel);
       }
     }
   }
@@ -145,6 +137,10 @@ class WeightGradient {
 
 struct Store {
   Matrix to;
+
+  void expect(int64_t block_row, int64_t panel, int64_t row) const {
+    ask_to_write(to.block(block_row, panel) + row * to.stride);
+  }
 
   void operator()(int64_t block_row, int64_t panel, int64_t row, __m512 first,
                   __m512 second) const {

@@ -15,6 +15,7 @@
 #include "heads.h"
 
 #include <numeric>
+#include <type_traits>
 
 namespace {
 
@@ -101,6 +102,11 @@ struct Stream {
 struct Gate {
   Matrix by_both, mixed;
 
+  void expect(int64_t block_row, int64_t panel, int64_t row) const {
+    ask_to_write(by_both.block(block_row, panel) + row * kBlock);
+    if (panel % 2 == 0) ask_to_write(mixed.block(block_row, panel / 2) + row * kBlock);
+  }
+
   void operator()(int64_t block_row, int64_t panel, int64_t row, __m512 gate, __m512 up) const {
     const __m512 share = sigmoid(gate), silu = _mm512_mul_ps(gate, share);
     // silu' = s + g s (1 - s)
@@ -115,6 +121,14 @@ struct Gate {
 // The gradients of g and u, side by side, from that of m.
 struct GateGradient {
   Matrix by_both, gradients;
+
+  void expect(int64_t block_row, int64_t panel, int64_t row) const {
+    const int64_t at = row * kBlock;
+    for (int64_t tile : {0, 1}) {
+      ask_for(by_both.block(block_row, 2 * panel + tile) + at);
+      ask_to_write(gradients.block(block_row, panel + tile * gradients.blocks() / 2) + at);
+    }
+  }
 
   void operator()(int64_t block_row, int64_t panel, int64_t row, __m512 first,
                   __m512 second) const {
@@ -139,8 +153,7 @@ class Heads {
   Heads(const Comparing& how, int64_t images, int64_t tokens, float* sums)
       : how_(how), tokens_(tokens), padded_(blocks_of(tokens) * kBlock),
         width_(how.heads * how.head_dim), largest_(sums),
-        inverse_(sums + images * how.heads * padded_), rooms_(kRooms * padded_ * how.head_dim),
-        held_(how.head_dim) {
+        inverse_(sums + images * how.heads * padded_), rooms_(kRooms * padded_ * how.head_dim) {
     if (padded_ == tokens_) return;
     std::fill_n(static_cast<Bf16*>(rooms_), kRooms * padded_ * how.head_dim, 0);
   }
@@ -174,11 +187,11 @@ class Heads {
                         whole(mixed_of(back, head), kBack), largest_ + at, inverse_ + at,
                         room(kByQueries), room(kByKeys), to);
       hand_on(to, found);
-      for_all(head, [&](int64_t token, int64_t key, int64_t place) {
-        compare_gradient(how_, image * tokens_ + token, key * how_.heads + head,
-                         room(kByQueries + key).numbers + token * how_.head_dim,
-                         projected + place, held_, by_projected + place,
-                         by_gain + key * how_.head_dim);
+      for_all(head, [&](auto head_dim, int64_t token, int64_t key, int64_t place) {
+        compare_gradient<head_dim>(how_, image * tokens_ + token, key * how_.heads + head,
+                                   room(kByQueries + key).numbers + token * head_dim,
+                                   projected + place, by_projected + place,
+                                   by_gain + key * head_dim);
       });
     }
   }
@@ -233,15 +246,28 @@ class Heads {
 
   template <class Use>
   void for_all(int64_t head, Use use) const {
-    for (int64_t token = 0; token < tokens_; ++token) {
-      for (int64_t key = 0; key < 2; ++key) use(token, key, place_of(token, key, head));
+    with_constant(how_.head_dim, [&](auto head_dim) {
+      for (int64_t token = 0; token < tokens_; ++token) {
+        for (int64_t key = 0; key < 2; ++key) use(head_dim, token, key, place_of(token, key, head));
+      }
+    });
+  }
+
+  // The sizes that Python lets in.
+  template <class Use>
+  static void with_constant(int64_t head_dim, Use use) {
+    switch (head_dim) {
+      case 32: return use(std::integral_constant<int, 32>());
+      case 64: return use(std::integral_constant<int, 64>());
+      case 96: return use(std::integral_constant<int, 96>());
+      case 128: return use(std::integral_constant<int, 128>());
     }
   }
 
   void compare_all(int64_t image, int64_t head, const Bf16* projected) const {
-    for_all(head, [&](int64_t token, int64_t key, int64_t place) {
-      compare(how_, image * tokens_ + token, key * how_.heads + head, projected + place,
-              room(kQueries + key).numbers + token * how_.head_dim);
+    for_all(head, [&](auto head_dim, int64_t token, int64_t key, int64_t place) {
+      compare<head_dim>(how_, image * tokens_ + token, key * how_.heads + head, projected + place,
+                        room(kQueries + key).numbers + token * head_dim);
     });
   }
 
@@ -249,7 +275,6 @@ class Heads {
   const int64_t tokens_, padded_, width_;
   float *const largest_, *const inverse_;
   const Room<Bf16> rooms_;
-  const Room<float> held_;
 };
 
 }  // namespace

@@ -4,7 +4,7 @@
     s' = s + a,    b = W_out (silu(g) * u)         g and u the halves of W_in norm(s')
 
 s the residual stream, in float32, and a what the layer before adds to it. Each is one call forward
-and one backward. Between products everything waits for memory: tile_layers.cpp takes some 256 rows
+and one backward. Between products everything waits for memory: tile_layers.cpp takes some 512 rows
 through a whole layer while they are in the cache of a core, makes queries and keys where they are
 compared and again where their gradient is, computes gates in registers, and keeps what the gradient
 needs in the order in which it will be read. The gradients of weights, whose factors both have to be
@@ -35,6 +35,8 @@ _call = functools.partial(call_kernel, Path(__file__).with_suffix(".cpp"))
 
 # dS of a head is held whole, 2 MB of so many.
 _MOST_TOKENS = 1024
+# A query or key is held in registers: loops over its numbers are compiled for each of these.
+_HEAD_DIMS = (32, 64, 96, 128)
 
 Stream = Float[Tensor, "batch tokens width"]
 Weight = Float[Tensor, "out in"]
@@ -58,7 +60,7 @@ def can_attend_with_tiles(stream: Stream, head_dim: int) -> bool:
         stream: One that `can_train_with_tiles`.
         head_dim: Numbers of a query.
     """
-    return head_dim % BLOCK == 0 and stream.shape[1] <= _MOST_TOKENS
+    return head_dim in _HEAD_DIMS and stream.shape[1] <= _MOST_TOKENS
 
 
 def attention_layer(

@@ -43,7 +43,7 @@ void multiply_panels(const Matrix& left, int64_t rows, const Bf16* right, int64_
 #pragma omp for schedule(static) nowait
     for (int64_t panel = 0; panel < panels; ++panel) {
       for (int64_t block = 0; block < blocks_of(rows); ++block) {
-        blocks.multiply_block(left, right + panel * deep * kPair, block, panel, [](int64_t) {});
+        blocks.multiply_block(left, right + panel * deep * kPair, block, panel);
       }
     }
   }
@@ -107,8 +107,8 @@ void attend(const Comparing& how, const Bf16* projected, int64_t rows, const Cac
     Bf16* const values = cache.values + i * cache.room * HEAD_DIM;
     const bool last = i + 1 == rows * how.heads;
     alignas(64) Bf16 compared[HEAD_DIM], found[HEAD_DIM];
-    compare(how, row, head, query, compared);
-    compare(how, row, how.heads + head, key, keys + cache.now * HEAD_DIM);
+    compare<HEAD_DIM>(how, row, head, query, compared);
+    compare<HEAD_DIM>(how, row, how.heads + head, key, keys + cache.now * HEAD_DIM);
     std::copy_n(value, HEAD_DIM, values + cache.now * HEAD_DIM);
     one_query::attend(numbers(compared), numbers(keys), numbers(values),
                       numbers(last ? keys : keys + cache.room * HEAD_DIM), cache.now + 1, scale,

@@ -43,6 +43,10 @@ inline void ask_for(const Number* number) {
   _mm_prefetch(reinterpret_cast<const char*>(number), _MM_HINT_T0);
 }
 
+// The same for one that will be written: a store that has to wait for its line keeps others from being
+// read. Compilers leave the instruction out unless told that there is one.
+inline void ask_to_write(const Bf16* number) { asm volatile("prefetchw %0" : : "m"(*number)); }
+
 // Blocks that hold so many rows, the last one perhaps not full.
 inline int64_t blocks_of(int64_t rows) { return (rows + kBlock - 1) / kBlock; }
 
@@ -164,16 +168,17 @@ inline void pack_left(const Bf16* from, int64_t stride, Bf16* to) {
 }
 
 // Adds to tiles 0 to 3 the products of `deep` blocks of the left, side by side, and `deep` packed
-// ones of the right; `meanwhile` is called with each.
+// ones of the right; `meanwhile` is called with each. The right passes by (stream): put into the first
+// cache, it would drive out the left, which the next block reads again.
 template <class Meanwhile>
 inline void multiply(const Bf16* left, int64_t apart, int64_t stride, const Bf16* right,
                      int64_t deep, Meanwhile meanwhile) {
   const int64_t bytes = stride * sizeof(Bf16);
   for (int64_t k = 0; k < deep; ++k, left += apart, right += kPair) {
     _tile_loadd(4, left, bytes);
-    _tile_loadd(6, right, 64);
+    _tile_stream_loadd(6, right, 64);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, right + kTile, 64);
+    _tile_stream_loadd(7, right + kTile, 64);
     _tile_dpbf16ps(1, 4, 7);
     _tile_loadd(5, left + kHalf * stride, bytes);
     _tile_dpbf16ps(2, 5, 6);
@@ -246,7 +251,8 @@ class Matrix {
 // Blocks one after the other, each finished while the next is multiplied.
 //
 // `finish(block row, panel, row, first, second)` gets the sums of a row: of the 16 columns of either
-// tile of a panel.
+// tile of a panel. What it will read and write is asked for a block before, by `finish.expect(block row,
+// panel, row)` if there is that.
 template <class Finish>
 class Blocks {
  public:
@@ -254,14 +260,16 @@ class Blocks {
       : finish_(finish), deep_(deep), at_once_((kBlock + deep - 2) / std::max<int64_t>(1, deep - 1)) {}
   ~Blocks() { finish_until(kBlock); }
 
-  template <class Meanwhile>
-  void multiply_block(const Matrix& left, const Bf16* right, int64_t block_row, int64_t panel,
-                      Meanwhile meanwhile) {
+  void multiply_block(const Matrix& left, const Bf16* right, int64_t block_row, int64_t panel) {
     clear_sums();
     multiply(left.block(block_row, 0), left.apart, left.stride, right, deep_, [&](int64_t k) {
       // Not at once: to read what a tile has just stored is to wait for it.
       if (k > 0) finish_until(finished_ + at_once_);
-      meanwhile(k);
+      if constexpr (requires { finish_.expect(block_row, panel, k); }) {
+        for (int64_t row = k * kBlock / deep_; row < (k + 1) * kBlock / deep_; ++row) {
+          finish_.expect(block_row, panel, row);
+        }
+      }
     });
     finish_until(kBlock);
     store_sums(sums_, kBlock);

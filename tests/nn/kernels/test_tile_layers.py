@@ -142,7 +142,7 @@ def assert_as_near_as_autocast(layer, allowed=0.02):
 
 @by_tiles
 @pytest.mark.parametrize("tokens", [32, 64, 96, 256])
-@pytest.mark.parametrize("head_dim", [32, 64, 96])
+@pytest.mark.parametrize("head_dim", [32, 64, 96, 128])
 def test_attention_is_its_definition(tokens, head_dim):
     assert_as_near_as_autocast(Attention(BATCH, tokens, head_dim))
 
@@ -367,10 +367,11 @@ def test_tiles_take_trainings_in_bfloat16_with_sizes_that_are_multiples_of_32():
                 assert not can_train_with_tiles(torch.zeros(2, 32, 64))
 
 
-def test_attention_asks_for_queries_of_multiples_of_32_and_not_too_many_tokens():
+def test_attention_asks_for_queries_of_known_sizes_and_not_too_many_tokens():
     assert can_attend_with_tiles(torch.zeros(1, 1024, 64), 64)
     assert not can_attend_with_tiles(torch.zeros(1, 1056, 64), 64)
-    assert not can_attend_with_tiles(torch.zeros(1, 32, 64), 16)
+    for head_dim in (16, 48, 160):
+        assert not can_attend_with_tiles(torch.zeros(1, 32, 64), head_dim)
 
 
 def both_layers(block, stream, added, rotations):
