@@ -10,7 +10,6 @@ when the codebook is large. Codebooks of many thousands of codes: stages/heads/f
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.heads.base import Head, HeadOptions, SamplerSettings
 from stages.nn.embedding import Embedding, embedding
 from stages.nn.inverse_cdf import truncated
+from stages.nn.linear_cross_entropy import linear_cross_entropy
 from stages.nn.transformer import INITIAL_STD
 
 __all__ = ["CategoricalHead", "CategoricalOptions"]
@@ -61,10 +61,7 @@ class CategoricalHead(Head):
         self, hidden: Float[Tensor, "batch tokens width"], tokens: Int[Tensor, "batch tokens"]
     ) -> Float[Tensor, "batch tokens"]:
         """log p(code given hidden) in nats per token."""
-        logits = self.logits(hidden)
-        return -F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(
-            tokens.shape
-        )
+        return -linear_cross_entropy(hidden, self.project_out, tokens)
 
     @torch.no_grad()
     def sample(

@@ -19,7 +19,6 @@ each, 5 seconds.
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from stages.core.errors import ParamsError
 from stages.heads.base import Head, HeadOptions, SamplerSettings
 from stages.nn.embedding import Embedding
 from stages.nn.inverse_cdf import index_from_uniform, truncated
+from stages.nn.linear_cross_entropy import linear_cross_entropy
 from stages.nn.rms_norm import RMSNorm
 from stages.nn.transformer import INITIAL_STD, GatedFeedForward
 
@@ -80,10 +80,10 @@ class FactorisedHead(Head):
     ) -> Float[Tensor, "batch tokens"]:
         """log p(code given hidden) in nats per token."""
         first, second = self._parts(tokens)
-        logits = self.first_logits(hidden), self.second_logits(hidden, first)
-        return sum(
-            -F.cross_entropy(given.flatten(0, 1), part.flatten(), reduction="none").view(part.shape)
-            for given, part in zip(logits, (first, second), strict=True)
+        told = self._told(hidden, first)
+        return -(
+            linear_cross_entropy(hidden, self.project_first, first)
+            + linear_cross_entropy(told, self.project_second, second)
         )
 
     def first_logits(self, hidden: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows first"]:
@@ -94,8 +94,11 @@ class FactorisedHead(Head):
         self, hidden: Float[Tensor, "*rows width"], first: Int[Tensor, "*rows"]
     ) -> Float[Tensor, "*rows second"]:
         """Unnormalised log-probabilities of the second part given the first, float32."""
+        return self.project_second(self._told(hidden, first)).float()
+
+    def _told(self, hidden: Tensor, first: Tensor) -> Tensor:
         state = hidden + self.told(first)
-        return self.project_second(state + self.between(self.norm(state))).float()
+        return state + self.between(self.norm(state))
 
     @torch.no_grad()
     def sample(

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -67,6 +68,10 @@ inline __m256i rounded(__m512 numbers) {
 inline __m512 widened(const Bf16* from) {
   const __m256i numbers = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16));
+}
+
+inline float number(Bf16 from) {
+  return std::bit_cast<float>(static_cast<uint32_t>(from) << 16);
 }
 
 inline void store(Bf16* to, __m512i numbers) { _mm512_storeu_si512(to, numbers); }

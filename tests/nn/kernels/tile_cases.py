@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.side_by_side.prior_model import PriorSize, make_prior
-from stages.nn.kernels import tile_layers
+from stages.nn.kernels import tile_cross_entropy, tile_layers
 from stages.nn.transformer import Block
 from stages.nn.transformer_options import CausalTransformerOptions
 from tests.nn.loud_weights import louder
@@ -99,7 +99,9 @@ def kernels_called():
 
         return counted
 
-    with mock.patch.object(tile_layers, "_call", counting(tile_layers._call)):
+    with contextlib.ExitStack() as patches:
+        for file in (tile_layers, tile_cross_entropy):
+            patches.enter_context(mock.patch.object(file, "_call", counting(file._call)))
         yield called
 
 
@@ -150,6 +152,8 @@ def a_prior_trains_as_one_that_is_not_compiled():
         "attention_layer_gradient": 2,
         "feed_forward_layer": 2,
         "feed_forward_layer_gradient": 2,
+        "cross_entropy": 1,
+        "cross_entropy_gradient": 1,
     }
     assert abs(found[0] - wanted[0]) < 1e-3 * wanted[0]
     names = [name for name, _ in prior.named_parameters()]

@@ -1,0 +1,61 @@
+// How threads share rows: some at a time, all that is to be done with them, then the next. Included
+// behind tiles.h.
+
+#include <numeric>
+
+namespace {
+
+// Rows that go through all of a kernel together, about.
+constexpr int64_t kRowsOfChunk = 16 * kBlock;
+
+// Some rows at a time, images and blocks whole.
+struct Chunks {
+  int64_t rows, threads, at_once;
+
+  Chunks(int64_t rows, int64_t tokens, int threads) : rows(rows), threads(threads) {
+    const int64_t whole = std::lcm(tokens, kBlock), of_thread = (rows / whole + threads - 1) / threads;
+    at_once = std::clamp<int64_t>(kRowsOfChunk / whole, 1, of_thread) * whole;
+  }
+
+  int64_t count() const { return (rows + at_once - 1) / at_once; }
+  int64_t begin(int64_t chunk) const { return chunk * at_once; }
+  int64_t end(int64_t chunk) const { return std::min(rows, (chunk + 1) * at_once); }
+
+  // A round is a chunk for every thread.
+  int64_t of_round() const { return std::min(rows, at_once * threads); }
+
+  // By all threads together: `of_chunk(begin, end, first)` of the chunks of a round, whose rows begin at
+  // `first`, then `of_round(first, count)` of all its rows; round after round.
+  template <class OfChunk, class OfRound>
+  void in_rounds(OfChunk of_chunk, OfRound of_round) const {
+    for (int64_t round = 0; round < count(); round += threads) {
+      const int64_t first = begin(round), last = std::min(round + threads, count());
+#pragma omp for schedule(static)
+      for (int64_t chunk = round; chunk < last; ++chunk) of_chunk(begin(chunk), end(chunk), first);
+      of_round(first, end(last - 1) - first);
+    }
+  }
+};
+
+// What pieces of rows add up to, one after the other.
+class Pieces {
+ public:
+  Pieces(int64_t count, int64_t width) : count_(count), width_(width), sums_(count * width) {
+    std::fill_n(static_cast<float*>(sums_), count * width, 0.0f);
+  }
+
+  float* of(int64_t piece) const { return sums_ + piece * width_; }
+
+  void add_up(float* to) const {
+    std::fill_n(to, width_, 0.0f);
+    for (int64_t piece = 0; piece < count_; ++piece) {
+      for (int64_t i = 0; i < width_; ++i) to[i] += of(piece)[i];
+    }
+  }
+
+ private:
+  const int64_t count_, width_;
+  const Room<float> sums_;
+};
+
+}  // namespace
