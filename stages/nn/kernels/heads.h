@@ -8,21 +8,13 @@
 
 namespace {
 
-// Numbers of (tokens, head_dim), the last ones side by side.
-struct Head {
-  Bf16* numbers;
-  int64_t apart;  // of tokens
-
-  Bf16* block(int64_t row) const { return numbers + row * kBlock * apart; }
-};
-
-// Of (batch, heads, tokens, head_dim).
+// Numbers of (batch, heads, tokens, head_dim), the last ones side by side.
 struct PerHead {
   Bf16* numbers;
   int64_t batch, head, token;  // strides
 
-  Head of(int64_t in_batch, int64_t in_heads) const {
-    return {numbers + in_batch * batch + in_heads * head, token};
+  Matrix of(int64_t in_batch, int64_t in_heads) const {
+    return Matrix::plain(numbers + in_batch * batch + in_heads * head, token);
   }
 };
 
@@ -41,21 +33,21 @@ struct Sizes {
 };
 
 // Right X^T, for products over head_dim.
-void pack_turned(const Head& x, const Sizes& sizes, Bf16* to) {
+void pack_turned(const Matrix& x, const Sizes& sizes, Bf16* to) {
   for (int64_t block = 0; block < sizes.blocks; ++block) {
     for (int64_t k = 0; k < sizes.deep; ++k, to += kPair) {
-      const Bf16* const from = x.block(block) + k * kBlock;
-      pack_columns(from, x.apart, to);
-      pack_columns(from + kHalf * x.apart, x.apart, to + kTile);
+      const Bf16* const from = x.block(block, k);
+      pack_columns(from, x.stride, to);
+      pack_columns(from + kHalf * x.stride, x.stride, to + kTile);
     }
   }
 }
 
 // Right X, for products over tokens.
-void pack_plain(const Head& x, const Sizes& sizes, Bf16* to) {
+void pack_plain(const Matrix& x, const Sizes& sizes, Bf16* to) {
   for (int64_t panel = 0; panel < sizes.deep; ++panel) {
     for (int64_t block = 0; block < sizes.blocks; ++block, to += kPair) {
-      pack_rows(x.block(block) + panel * kBlock, x.apart, to);
+      pack_rows(x.block(block, panel), x.stride, to);
     }
   }
 }
@@ -80,7 +72,7 @@ inline Strip blocked(const Bf16* numbers) { return {numbers, kPair, kBlock}; }
 // times `scale(row)`.
 template <class Scale>
 void mix(const Strip& left, const Bf16* right, int64_t start, int64_t count, const Sizes& sizes,
-         const Head& to, int64_t block_row, Scale scale) {
+         const Matrix& to, int64_t block_row, Scale scale) {
   alignas(64) float sums[kBlock * kBlock];
   for (int64_t panel = 0; panel < sizes.deep; ++panel) {
     product(left.numbers, left.apart, left.stride,
@@ -88,7 +80,7 @@ void mix(const Strip& left, const Bf16* right, int64_t start, int64_t count, con
     for (int64_t row = 0; row < kBlock; ++row) {
       const __m512 by = _mm512_set1_ps(scale(row));
       const float* const from = sums + row * kBlock;
-      store(to.block(block_row) + row * to.apart + panel * kBlock,
+      store(to.block(block_row, panel) + row * to.stride,
             rounded(_mm512_mul_ps(_mm512_load_ps(from), by),
                     _mm512_mul_ps(_mm512_load_ps(from + kHalf), by)));
     }
@@ -136,15 +128,16 @@ class Forward {
       : sizes_(sizes), scale_(sizes.scale()), keys_(sizes.numbers()), values_(sizes.numbers()),
         scores_(kBlock * scores_stride()), weights_(kBlock * weights_stride()) {}
 
-  void attend(const Head& queries, const Head& keys, const Head& values, const Head& mixed,
+  void attend(const Matrix& queries, const Matrix& keys, const Matrix& values, const Matrix& mixed,
               float* largest, float* inverse) {
     pack_turned(keys, sizes_, keys_);
     pack_plain(values, sizes_, values_);
     for (int64_t block = 0; block < sizes_.blocks; ++block) {
       const int64_t end = sizes_.end_of_keys(block), first = block * kBlock;
       for (int64_t other = 0; other < end; ++other) {
-        product(queries.block(block), kBlock, queries.apart, keys_ + other * sizes_.deep * kPair,
-                sizes_.deep, scores_ + other * kBlock, scores_stride());
+        product(queries.block(block, 0), queries.apart, queries.stride,
+                keys_ + other * sizes_.deep * kPair, sizes_.deep, scores_ + other * kBlock,
+                scores_stride());
       }
       for (int64_t row = 0; row < kBlock; ++row) {
         const int64_t seen = sizes_.causal ? first + row + 1 : sizes_.tokens();
@@ -183,9 +176,9 @@ class Backward {
         weights_(sizes.blocks * kPair), slopes_(sizes.blocks * sizes.blocks * kPair),
         strip_(sizes.blocks * kPair), offsets_(sizes.tokens()) {}
 
-  void gradient(const Head& queries, const Head& keys, const Head& values, const Head& mixed,
-                const Head& back, const float* largest, const float* inverse,
-                const Head& by_queries, const Head& by_keys, const Head& by_values) {
+  void gradient(const Matrix& queries, const Matrix& keys, const Matrix& values, const Matrix& mixed,
+                const Matrix& back, const float* largest, const float* inverse,
+                const Matrix& by_queries, const Matrix& by_keys, const Matrix& by_values) {
     pack_turned(queries, sizes_, queries_turned_);
     pack_plain(queries, sizes_, queries_);
     pack_turned(back, sizes_, back_turned_);
@@ -216,25 +209,25 @@ class Backward {
   }
 
   // rowsum(G * O).
-  void set_offsets(const Head& mixed, const Head& back) {
+  void set_offsets(const Matrix& mixed, const Matrix& back) {
     for (int64_t token = 0; token < sizes_.tokens(); ++token) {
-      const Bf16* const one = mixed.numbers + token * mixed.apart;
-      const Bf16* const other = back.numbers + token * back.apart;
       __m512 sum = _mm512_setzero_ps();
-      for (int64_t k = 0; k < sizes_.deep * kBlock; k += kHalf) {
-        sum = _mm512_fmadd_ps(widened(one + k), widened(other + k), sum);
+      for (int64_t k = 0; k < sizes_.deep; ++k) {
+        const Bf16 *const one = mixed.at(token, k), *const other = back.at(token, k);
+        sum = _mm512_fmadd_ps(widened(one), widened(other), sum);
+        sum = _mm512_fmadd_ps(widened(one + kHalf), widened(other + kHalf), sum);
       }
       offsets_[token] = _mm512_reduce_add_ps(sum);
     }
   }
 
   // P^T and dS^T of a block.
-  void weigh(const Head& keys, const Head& values, const float* largest, const float* inverse,
+  void weigh(const Matrix& keys, const Matrix& values, const float* largest, const float* inverse,
              int64_t block, int64_t other) {
     alignas(64) float scores[kBlock * kBlock], returned[kBlock * kBlock];
-    product(keys.block(block), kBlock, keys.apart,
+    product(keys.block(block, 0), keys.apart, keys.stride,
             queries_turned_ + other * sizes_.deep * kPair, sizes_.deep, scores);
-    product(values.block(block), kBlock, values.apart,
+    product(values.block(block, 0), values.apart, values.stride,
             back_turned_ + other * sizes_.deep * kPair, sizes_.deep, returned);
     const __m512 by = _mm512_set1_ps(scale_);
     const bool partly_seen = sizes_.causal && block == other;
@@ -270,10 +263,7 @@ inline void expect(const PerHead& all, int64_t in_batch, int64_t heads, int64_t 
                    int64_t head_dim) {
   for (int64_t token = 0; token < tokens; ++token) {
     for (int64_t head = 0; head < heads; ++head) {
-      const Bf16* const from = all.of(in_batch, head).numbers + token * all.token;
-      for (int64_t i = 0; i < head_dim; i += kBlock) {
-        ask_for(from + i);
-      }
+      for (int64_t k = 0; k < head_dim / kBlock; ++k) ask_for(all.of(in_batch, head).at(token, k));
     }
   }
 }

@@ -70,9 +70,10 @@ inline void load_all(const Bf16* from, Numbers<kVectors>& numbers) {
   for (int i = 0; i < kVectors; ++i) numbers[i] = load(from + i * kHalf);
 }
 
+// 32 of them side by side, and these so far apart.
 template <int kVectors>
-inline void store_all(const Numbers<kVectors>& numbers, Bf16* to) {
-  for (int i = 0; i < kVectors; i += 2) store(to + i * kHalf, rounded(numbers[i], numbers[i + 1]));
+inline void store_all(const Numbers<kVectors>& numbers, Bf16* to, int64_t apart = kBlock) {
+  for (int i = 0; i < kVectors; i += 2) store(to + i / 2 * apart, rounded(numbers[i], numbers[i + 1]));
 }
 
 template <int kVectors>
@@ -113,10 +114,10 @@ inline void compare(const Comparing& how, int64_t row, int64_t head, const Bf16*
   store_all<kVectors>(numbers, to);
 }
 
-// Of its gradient `back` that of its projection, `from`; adds to that of its gain.
+// Of its gradient `back` that of its projection, `from`, to blocks so far apart; adds to that of its gain.
 template <int kHeadDim>
 inline void compare_gradient(const Comparing& how, int64_t row, int64_t head, const Bf16* back,
-                             const Bf16* from, Bf16* to, float* by_gain) {
+                             const Bf16* from, Bf16* to, int64_t apart, float* by_gain) {
   constexpr int kVectors = kHeadDim / kHalf;
   Numbers<kVectors> gradient;
   load_all<kVectors>(back, gradient);
@@ -138,7 +139,7 @@ inline void compare_gradient(const Comparing& how, int64_t row, int64_t head, co
       gradient[i] = _mm512_fnmadd_ps(numbers[i], less, _mm512_mul_ps(gradient[i], scale));
     }
   }
-  store_all<kVectors>(gradient, to);
+  store_all<kVectors>(gradient, to, apart);
 }
 
 // Of a row: sum = stream + added, normed = weight * sum / its root mean square. Null: nothing is added.

@@ -101,44 +101,44 @@ class Heads {
       : how_(how), tokens_(tokens), padded_(blocks_of(tokens) * kBlock),
         width_(how.heads * how.head_dim), largest_(sums),
         inverse_(sums + images * how.heads * padded_), rooms_(kRooms * padded_ * how.head_dim) {
-    if (padded_ == tokens_) return;
+    if (are_whole()) return;
     std::fill_n(static_cast<Bf16*>(rooms_), kRooms * padded_ * how.head_dim, 0);
   }
 
-  Sizes sizes() const { return {padded_ / kBlock, how_.head_dim / kBlock, true}; }
+  Sizes sizes() const { return {padded_ / kBlock, deep(), true}; }
 
   void attend(Forward& forward, int64_t image, const Bf16* projected, Bf16* mixed) const {
     for (int64_t head = 0; head < how_.heads; ++head) {
       compare_all(image, head, projected);
       const int64_t at = sums_of(image, head);
-      const Head found = mixed_of(mixed, head), to = room_for(found, kMixed);
-      forward.attend(room(kQueries), room(kKeys),
-                     whole(values_of(projected, head), kValues), to, largest_ + at,
-                     inverse_ + at);
-      hand_on(to, found);
+      const Matrix found = mixed_of(mixed, head), to = are_whole() ? found : room(kMixed);
+      forward.attend(room(kQueries), room(kKeys), whole(values_of(projected, head), kValues), to,
+                     largest_ + at, inverse_ + at);
+      if (!are_whole()) hand_on(to, found, 0);
     }
   }
 
-  // `back` comes back of `mixed`; adds to the gradient of the gain.
+  // `back` comes back of `mixed`; what is found goes into rows from this one on of `by_projected`. Adds
+  // to the gradient of the gain.
   void gradient(Backward& backward, int64_t image, const Bf16* projected, const Bf16* mixed,
-                const Bf16* back, Bf16* by_projected, float* by_gain) const {
+                const Bf16* back, const Matrix& by_projected, int64_t row, float* by_gain) const {
     expect(projected, 3 * tokens_ * width_);
     expect(mixed, tokens_ * width_);
     for (int64_t head = 0; head < how_.heads; ++head) {
       compare_all(image, head, projected);
       const int64_t at = sums_of(image, head);
-      const Head found = values_of(by_projected, head), to = room_for(found, kByValues);
-      backward.gradient(room(kQueries), room(kKeys),
-                        whole(values_of(projected, head), kValues),
-                        whole(mixed_of(mixed, head), kMixed),
-                        whole(mixed_of(back, head), kBack), largest_ + at, inverse_ + at,
-                        room(kByQueries), room(kByKeys), to);
-      hand_on(to, found);
+      const Matrix found = by_projected.columns(place_of(0, 2, head) / kBlock);
+      const Matrix to = are_whole() ? found.from(row) : room(kByValues);
+      backward.gradient(room(kQueries), room(kKeys), whole(values_of(projected, head), kValues),
+                        whole(mixed_of(mixed, head), kMixed), whole(mixed_of(back, head), kBack),
+                        largest_ + at, inverse_ + at, room(kByQueries), room(kByKeys), to);
+      if (!are_whole()) hand_on(to, found, row);
       for_all(head, [&](auto head_dim, int64_t token, int64_t key, int64_t place) {
         compare_gradient<head_dim>(how_, image * tokens_ + token, key * how_.heads + head,
                                    room(kByQueries + key).numbers + token * head_dim,
-                                   projected + place, by_projected + place,
-                                   by_gain + key * head_dim);
+                                   projected + place,
+                                   by_projected.at(row + token, place_of(0, key, head) / kBlock),
+                                   by_projected.apart, by_gain + key * head_dim);
       });
     }
   }
@@ -147,25 +147,25 @@ class Heads {
   // What there is room for, of one head.
   enum { kQueries, kKeys, kByQueries, kByKeys, kValues, kMixed, kBack, kByValues, kRooms };
 
-  Head room(int64_t which) const {
-    return {rooms_ + which * padded_ * how_.head_dim, how_.head_dim};
+  bool are_whole() const { return tokens_ == padded_; }
+  int64_t deep() const { return how_.head_dim / kBlock; }
+
+  Matrix room(int64_t which) const {
+    return Matrix::plain(rooms_ + which * padded_ * how_.head_dim, how_.head_dim);
   }
 
-  Head room_for(const Head& head, int64_t which) const {
-    return tokens_ == padded_ ? head : room(which);
+  Matrix whole(const Matrix& head, int64_t which) const {
+    if (are_whole()) return head;
+    hand_on(head, room(which), 0);
+    return room(which);
   }
 
-  Head whole(const Head& head, int64_t which) const {
-    const Head to = room_for(head, which);
-    hand_on(head, to);
-    return to;
-  }
-
-  void hand_on(const Head& from, const Head& to) const {
-    if (from.numbers == to.numbers) return;
+  // The tokens of a head, to rows from this one on.
+  void hand_on(const Matrix& from, const Matrix& to, int64_t row) const {
     for (int64_t token = 0; token < tokens_; ++token) {
-      std::copy_n(from.numbers + token * from.apart, how_.head_dim,
-                  to.numbers + token * to.apart);
+      for (int64_t k = 0; k < deep(); ++k) {
+        std::copy_n(from.at(token, k), kBlock, to.at(row + token, k));
+      }
     }
   }
 
@@ -178,12 +178,12 @@ class Heads {
     return (image * how_.heads + head) * padded_;
   }
 
-  Head values_of(const Bf16* projected, int64_t head) const {
-    return {const_cast<Bf16*>(projected) + place_of(0, 2, head), 3 * width_};
+  Matrix values_of(const Bf16* projected, int64_t head) const {
+    return Matrix::plain(projected + place_of(0, 2, head), 3 * width_);
   }
 
-  Head mixed_of(const Bf16* mixed, int64_t head) const {
-    return {const_cast<Bf16*>(mixed) + head * how_.head_dim, width_};
+  Matrix mixed_of(const Bf16* mixed, int64_t head) const {
+    return Matrix::plain(mixed + head * how_.head_dim, width_);
   }
 
   // Ask for numbers in their order, as memory is fast, and not head by head.
@@ -285,7 +285,7 @@ extern "C" void attention_layer_gradient(
   const Matrix inner = Matrix::plain(normed, width), middle = Matrix::plain(mixed, width);
   const Matrix to_heads = Matrix::plain(projected, 3 * width);
   const Room<Bf16> of_round(3 * chunks.of_round() * width);
-  const Matrix by_heads = Matrix::plain(of_round, 3 * width);
+  const Matrix by_heads = Matrix::blocked(of_round, 3 * width);
   const WeightGradient of_in(3 * width, width, chunks.of_round(), by_weight_in);
   const WeightGradient of_out(width, width, chunks.of_round(), by_weight_out);
   const Room<Bf16> packed_in(3 * width * width), packed_out(width * width);
@@ -304,8 +304,8 @@ extern "C" void attention_layer_gradient(
           multiply_rows(outer.from(begin), rows, packed_out, width / kBlock, Store{back});
           for (int64_t row = begin; row < end; row += tokens) {
             all_heads.gradient(backward, row / tokens, to_heads.from(row).numbers,
-                               middle.from(row).numbers, back.from(row - begin).numbers,
-                               by_heads.from(row - first).numbers, of_gain.of(row / tokens));
+                               middle.from(row).numbers, back.from(row - begin).numbers, by_heads,
+                               row - first, of_gain.of(row / tokens));
           }
           multiply_rows(by_heads.from(begin - first), rows, packed_in, width / kBlock, Store{back});
           before.gradient(begin, end, by_sum, back.numbers, by_stream, by_added, of_norm);

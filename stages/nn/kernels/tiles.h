@@ -243,7 +243,13 @@ class Matrix {
   Bf16* block(int64_t row, int64_t column) const {
     return numbers + row * kBlock * width + column * apart;
   }
+  // The 32 numbers of a row in a column of blocks.
+  Bf16* at(int64_t row, int64_t column) const {
+    return block(row / kBlock, column) + row % kBlock * stride;
+  }
   int64_t blocks() const { return width / kBlock; }
+  // Some columns of blocks of it, from this one on: looked at by who knows how many.
+  Matrix columns(int64_t first) const { return {numbers + first * apart, width, apart, stride}; }
   // Without the rows before this one; of a blocked matrix the first of a block.
   Matrix from(int64_t row) const { return {numbers + row * width, width, apart, stride}; }
 
