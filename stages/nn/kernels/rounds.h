@@ -37,19 +37,26 @@ struct Chunks {
   }
 };
 
-// What pieces of rows add up to, one after the other.
+// What pieces of rows add up to, one after the other; by all threads together.
 class Pieces {
  public:
-  Pieces(int64_t count, int64_t width) : count_(count), width_(width), sums_(count * width) {
-    std::fill_n(static_cast<float*>(sums_), count * width, 0.0f);
+  Pieces(int64_t count, int64_t width) : count_(count), width_(width), sums_(count * width) {}
+
+  void clear() const {
+#pragma omp for schedule(static)
+    for (int64_t piece = 0; piece < count_; ++piece) std::fill_n(of(piece), width_, 0.0f);
   }
 
   float* of(int64_t piece) const { return sums_ + piece * width_; }
 
   void add_up(float* to) const {
-    std::fill_n(to, width_, 0.0f);
-    for (int64_t piece = 0; piece < count_; ++piece) {
-      for (int64_t i = 0; i < width_; ++i) to[i] += of(piece)[i];
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < width_; i += kHalf) {
+      __m512 sum = _mm512_setzero_ps();
+      for (int64_t piece = 0; piece < count_; ++piece) {
+        sum = _mm512_add_ps(sum, _mm512_loadu_ps(of(piece) + i));
+      }
+      _mm512_storeu_ps(to + i, sum);
     }
   }
 

@@ -106,6 +106,7 @@ extern "C" void cross_entropy_gradient(const float* by_losses, const Bf16* hidde
 #pragma omp parallel num_threads(threads)
   {
     const TileRegisters registers;
+    of_bias.clear();
     pack_right(weight, codes, width, packed);
     chunks.in_rounds(
         [&](int64_t begin, int64_t end, int64_t first) {
@@ -120,6 +121,6 @@ extern "C" void cross_entropy_gradient(const float* by_losses, const Bf16* hidde
           of_weight.add(by_logits, inner.from(first), count, first == 0);
         });
     of_weight.finish();
+    of_bias.add_up(by_bias);
   }
-  of_bias.add_up(by_bias);
 }

@@ -292,6 +292,8 @@ extern "C" void attention_layer_gradient(
 #pragma omp parallel num_threads(threads)
   {
     const TileRegisters registers;
+    of_norm.clear();
+    of_gain.clear();
     pack_right(weight_out, width, width, packed_out);
     pack_right(weight_in, 3 * width, width, packed_in);
     const Room<Bf16> room(chunks.at_once * width);
@@ -316,9 +318,9 @@ extern "C" void attention_layer_gradient(
         });
     of_out.finish();
     of_in.finish();
+    of_norm.add_up(by_norm);
+    if (gain != nullptr) of_gain.add_up(by_gain);
   }
-  of_norm.add_up(by_norm);
-  if (gain != nullptr) of_gain.add_up(by_gain);
 }
 
 // sum = stream + added; output = (silu(gate) * up) weight_out^T, gate and up = norm(sum) weight_in^T;
@@ -373,6 +375,7 @@ extern "C" void feed_forward_layer_gradient(
 #pragma omp parallel num_threads(threads)
   {
     const TileRegisters registers;
+    of_norm.clear();
     pack_right(weight_out, width, hidden, packed_out);
     pack_right(weight_in, 2 * hidden, width, packed_in);
     const Room<Bf16> room(chunks.at_once * width);
@@ -391,6 +394,6 @@ extern "C" void feed_forward_layer_gradient(
         });
     of_out.finish();
     of_in.finish();
+    of_norm.add_up(by_norm);
   }
-  of_norm.add_up(by_norm);
 }
