@@ -80,8 +80,7 @@ void product_over_rows(const Matrix& left, const Matrix& right, int64_t rows, bo
             ask_for(next + i * right.width + kHalf);
           }
           for (int64_t i = 0; i < rows_asked_for && asked_for < deep * kBlock; ++i, ++asked_for) {
-            ask_for(left.block(start / kBlock + asked_for / kBlock, next_column) +
-                    asked_for % kBlock * left.stride);
+            ask_for(left.at(start + asked_for, next_column));
           }
         });
         store_sums(block, right.width);

@@ -24,6 +24,13 @@ struct Chunks {
   // A round is a chunk for every thread.
   int64_t of_round() const { return std::min(rows, at_once * threads); }
 
+  // By all threads together: `of_chunk(begin, end)` of every chunk.
+  template <class OfChunk>
+  void for_each(OfChunk of_chunk) const {
+#pragma omp for schedule(static)
+    for (int64_t chunk = 0; chunk < count(); ++chunk) of_chunk(begin(chunk), end(chunk));
+  }
+
   // By all threads together: `of_chunk(begin, end, first)` of the chunks of a round, whose rows begin at
   // `first`, then `of_round(first, count)` of all its rows; round after round.
   template <class OfChunk, class OfRound>

@@ -11,19 +11,14 @@
 namespace {
 
 // The sums of a panel and the bias, rounded.
-struct StoreBiased {
-  Store store_sums;
+struct StoreBiased : Store {
   const float* bias;
-
-  void expect(int64_t block_row, int64_t panel, int64_t row) const {
-    store_sums.expect(block_row, panel, row);
-  }
 
   void operator()(int64_t block_row, int64_t panel, int64_t row, __m512 first,
                   __m512 second) const {
     const float* const here = bias + panel * kBlock;
-    store_sums(block_row, panel, row, _mm512_add_ps(first, _mm512_loadu_ps(here)),
-               _mm512_add_ps(second, _mm512_loadu_ps(here + kHalf)));
+    Store::operator()(block_row, panel, row, _mm512_add_ps(first, _mm512_loadu_ps(here)),
+                      _mm512_add_ps(second, _mm512_loadu_ps(here + kHalf)));
   }
 };
 
@@ -74,9 +69,7 @@ extern "C" void cross_entropy(const Bf16* hidden, const float* weight, const flo
   {
     const TileRegisters registers;
     pack_right_turned(weight, weight + kHalf * width, kBlock, codes / kBlock, width, packed);
-#pragma omp for schedule(static)
-    for (int64_t chunk = 0; chunk < chunks.count(); ++chunk) {
-      const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk);
+    chunks.for_each([&](int64_t begin, int64_t end) {
       multiply_rows(inner.from(begin), end - begin, packed, codes / kBlock,
                     StoreBiased{{outer.from(begin)}, bias});
       for (int64_t row = begin; row < end; ++row) {
@@ -86,7 +79,7 @@ extern "C" void cross_entropy(const Bf16* hidden, const float* weight, const flo
         losses[row] = is_code ? logs[row] - number(logits[row * codes + target])
                               : std::numeric_limits<float>::quiet_NaN();
       }
-    }
+    });
   }
 }
 

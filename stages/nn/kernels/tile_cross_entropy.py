@@ -88,7 +88,9 @@ def _empty_gradient(
     )
 
 
-def _make_gradient(back: Tensor, hidden: Tensor, weight: Tensor, *others: Tensor) -> Any:
+def _make_gradient(
+    back: Tensor, hidden: Tensor, weight: Tensor, *others: Tensor
+) -> tuple[Tensor, ...]:
     found = _empty_gradient(back, hidden, weight, *others)
     tensors = (back, hidden, weight, *others, *found)
     _call("cross_entropy_gradient", tensors, *hidden.shape, len(weight))

@@ -252,9 +252,8 @@ extern "C" void attention_layer(const float* stream, const Bf16* added, const fl
                       packed_out);
     const Heads all_heads(how, images, tokens, sums);
     Forward forward(all_heads.sizes());
-#pragma omp for schedule(static)
-    for (int64_t chunk = 0; chunk < chunks.count(); ++chunk) {
-      const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), rows = end - begin;
+    chunks.for_each([&](int64_t begin, int64_t end) {
+      const int64_t rows = end - begin;
       before.norm(begin, end, stream, added);
       multiply_rows(inner.from(begin), rows, packed_in, 3 * width / kBlock,
                     Store{to_heads.from(begin)});
@@ -263,7 +262,7 @@ extern "C" void attention_layer(const float* stream, const Bf16* added, const fl
                          middle.from(row).numbers);
       }
       multiply_rows(middle.from(begin), rows, packed_out, width / kBlock, Store{outer.from(begin)});
-    }
+    });
   }
 }
 
@@ -343,14 +342,13 @@ extern "C" void feed_forward_layer(const float* stream, const Bf16* added, const
                       packed_in);
     pack_right_turned(weight_out, weight_out + kHalf * hidden, kBlock, width / kBlock, hidden,
                       packed_out);
-#pragma omp for schedule(static)
-    for (int64_t chunk = 0; chunk < chunks.count(); ++chunk) {
-      const int64_t begin = chunks.begin(chunk), end = chunks.end(chunk), count = end - begin;
+    chunks.for_each([&](int64_t begin, int64_t end) {
+      const int64_t count = end - begin;
       before.norm(begin, end, stream, added);
       multiply_rows(inner.from(begin), count, packed_in, hidden / kHalf,
                     Gate{by_both.from(begin), mixed.from(begin)});
       multiply_rows(mixed.from(begin), count, packed_out, width / kBlock, Store{outer.from(begin)});
-    }
+    });
   }
 }
 

@@ -28,7 +28,7 @@ void norm_rows(const float* rows, int64_t count, const float* weight, const Matr
 #pragma omp for schedule(static)
   for (int64_t row = 0; row < count; ++row) {
     norm(rows + row * to.width, weight, to.width, [&](int64_t i, __m512 first, __m512 second) {
-      store(to.block(row / kBlock, i / kBlock) + row % kBlock * kBlock, rounded(first, second));
+      store(to.at(row, i / kBlock), rounded(first, second));
     });
   }
 }
@@ -114,8 +114,7 @@ void attend(const Comparing& how, const Bf16* projected, int64_t rows, const Cac
                       numbers(last ? keys : keys + cache.room * HEAD_DIM), cache.now + 1, scale,
                       weights.data(), reinterpret_cast<one_query::Number*>(found));
     for (int64_t column = 0; column < HEAD_DIM; column += kBlock) {
-      store(mixed.block(row / kBlock, (head * HEAD_DIM + column) / kBlock) + row % kBlock * kBlock,
-            loaded(found + column));
+      store(mixed.at(row, (head * HEAD_DIM + column) / kBlock), loaded(found + column));
     }
   }
 }
