@@ -1,6 +1,7 @@
 """Whole images of codes from one class each, at temperature 1, without truncation or guidance.
 
-Everyone's weights and cache are in the precision this machine is fastest at.
+Everyone's weights and cache are in the precision this machine is fastest at. Where that is float32,
+ours with both in bfloat16, and everything else in float32, stands beside it.
 
 The ceiling does what no sampler can do without: every matrix product of a step, by the libraries of
 PyTorch with weights packed for them, and reading the keys and values of half the tokens (their mean
@@ -35,16 +36,24 @@ def sampling_contest(run: PriorRun) -> Contest:
     size, batch, seed, device = run.size, run.batch, run.seed, run.device
     bfloat16 = fastest_precision(device) == torch.bfloat16
     precision: Precision = "bfloat16" if bfloat16 else "float32"
-    plain = our_sampler(size, batch, seed, StepSettings(precision), device)
-    compiled = None
+
+    def ours(precision: Precision, compile: bool = False) -> Callable[[], object]:
+        return our_sampler(size, batch, seed, StepSettings(precision, compile), device)
+
+    plain = Contender("ours", "ours", ours(precision), run.amount)
+    compiled, halved = None, ()
     if run.compile:
-        compiled = our_sampler(size, batch, seed, StepSettings(precision, compile=True), device)
+        compiled = ours(precision, compile=True)
+    if run.compile and not bfloat16:
+        name = "ours, compiled, weights and cache in bfloat16"
+        halved = (Contender(name, "peer", ours("bfloat16", compile=True), run.amount),)
     return Contest(
         f"sampling, {size.layers} layers of {size.width}",
         f"batch {batch}, {size.tokens} tokens",
         "tokens",
         (
-            *ours_and_compiled(Contender("ours", "ours", plain, run.amount), compiled),
+            *ours_and_compiled(plain, compiled),
+            *halved,
             Contender(
                 "products of a step + reading the cache",
                 "ceiling",

@@ -3,8 +3,8 @@
     precision  the products of a step and the keys and values it keeps; bfloat16: half the bytes of
                weights and cache, and matrix units
     packing    weights arranged once for the processor (stages/nn/kernels/packed_linear.py)
-    compile    a step as one call: of a kernel of our own (stages/nn/kernels/tile_steps.py) where
-               sizes and processor allow it, else compiled by PyTorch (stages/nn/compiled_step.py)
+    compile    a step as one call: of a kernel of our own (stages/nn/kernels/steps.py) where sizes
+               and processor allow it, else compiled by PyTorch (stages/nn/compiled_step.py)
 
 A step of few rows reads every weight once and multiplies little with it, and then the keys and
 values of all tokens before; so it costs what it reads. The matrices of the blocks are rounded once,
@@ -26,12 +26,16 @@ from torch import nn
 from stages.core.devices import Precision, resolve_precision
 from stages.nn.compiled_step import compiled_stepper
 from stages.nn.kernels.packed_linear import packed
-from stages.nn.kernels.tile_steps import TileStepper, can_step_with_tiles
-from stages.nn.transformer import Transformer
+from stages.nn.kernels.tile_steps import can_step_with_tiles, tile_stepper
+from stages.nn.kernels.vector_steps import can_step_with_vectors, vector_stepper
+from stages.nn.transformer import Stepper, Transformer
 
 __all__ = ["StepSettings", "with_steps"]
 
 Module = TypeVar("Module", bound=nn.Module)
+
+_KERNELS = ((can_step_with_tiles, tile_stepper), (can_step_with_vectors, vector_stepper))
+"""The first that can is taken."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,9 @@ def with_steps(module: Module, settings: StepSettings, device: torch.device) -> 
     twin = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
     for transformer in _transformers(twin):
         transformer.step_precision = precision
-        if settings.compile and can_step_with_tiles(transformer):
-            transformer.stepper = TileStepper(transformer)
+        if settings.compile:
+            transformer.stepper = _kernel_stepper(transformer)
+        if transformer.stepper is not None:
             continue
         if precision != torch.float32:
             _round_matrices(transformer, precision)
@@ -77,6 +82,10 @@ def with_steps(module: Module, settings: StepSettings, device: torch.device) -> 
 
 def _transformers(module: nn.Module) -> list[Transformer]:
     return [part for part in module.modules() if isinstance(part, Transformer)]
+
+
+def _kernel_stepper(transformer: Transformer) -> Stepper | None:
+    return next((make(transformer) for can, make in _KERNELS if can(transformer)), None)
 
 
 def _round_matrices(transformer: Transformer, precision: torch.dtype) -> None:

@@ -1,5 +1,5 @@
 // Root mean square norms of rows, and what becomes of queries and keys before they are compared.
-// Included behind tiles.h.
+// Included behind tiles.h and comparing.h.
 
 #include <limits>
 
@@ -45,21 +45,6 @@ inline void norm(const float* row, const float* weight, int64_t width, Put put) 
   };
   for (int64_t i = 0; i < width; i += kBlock) put(i, normed(i), normed(i + kHalf));
 }
-
-// How queries and keys of a token are made from their projections. Null: not normalised, not turned.
-struct Comparing {
-  const float *gain, *cosines, *sines;
-  int64_t turns;  // rows of them; one for every token of an image, or of all
-  int64_t heads, head_dim;
-
-  bool is_query(int64_t head) const { return head < heads; }
-  const float* gain_of(int64_t head) const {
-    return gain == nullptr ? nullptr : gain + (is_query(head) ? 0 : head_dim);
-  }
-  int64_t turn_of(int64_t row, int64_t head) const {
-    return (row % turns * 2 + (is_query(head) ? 0 : 1)) * (head_dim / 2);
-  }
-};
 
 // A query or key, in registers.
 template <int kVectors>

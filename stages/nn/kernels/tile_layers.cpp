@@ -12,6 +12,7 @@
 #include "tiles.h"
 #include "products.h"
 #include "rounds.h"
+#include "comparing.h"
 #include "norms.h"
 #include "heads.h"
 

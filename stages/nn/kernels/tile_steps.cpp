@@ -7,21 +7,12 @@
 // number of threads nor on the other rows.
 
 #include "tiles.h"
+#include "comparing.h"
 #include "norms.h"
 #include "one_query.h"
+#include "steps.h"
 
 namespace {
-
-// Weights of a block. Those of products are packed.
-struct Layer {
-  const float* attention_norm;
-  const Bf16* to_heads;
-  const float* gain;  // null: queries and keys are not normalised
-  const Bf16* from_heads;
-  const float* feed_forward_norm;
-  const Bf16* to_gates;
-  const Bf16* from_gates;
-};
 
 // The norm of every row, for a product.
 void norm_rows(const float* rows, int64_t count, const float* weight, const Matrix& to) {
@@ -146,10 +137,10 @@ extern "C" void pack_gate(const Bf16* weight, Bf16* to, int64_t hidden, int64_t 
 
 // stream (rows, width): what goes in, then what comes out. keys, values (layers, rows, heads, room,
 // head_dim): `now` tokens of them are there. cosines, sines (turns, 2, head_dim / 2), or null.
-extern "C" void step(const Layer* layers, const float* weight, float* stream, Bf16* keys, Bf16* values,
-                     const float* cosines, const float* sines, int64_t num_layers, int64_t rows,
-                     int64_t width, int64_t hidden, int64_t room, int64_t now, int64_t turns,
-                     int threads) {
+extern "C" void step(const Layer<Bf16>* layers, const float* weight, float* stream, Bf16* keys,
+                     Bf16* values, const float* cosines, const float* sines, int64_t num_layers,
+                     int64_t rows, int64_t width, int64_t hidden, int64_t room, int64_t now,
+                     int64_t turns, int threads) {
   const int64_t padded = blocks_of(rows) * kBlock, heads = width / HEAD_DIM;
   const int64_t of_layer = rows * heads * room * HEAD_DIM;
   Bf16* const memory = kept_room(padded * (5 * width + hidden));
@@ -162,7 +153,7 @@ extern "C" void step(const Layer* layers, const float* weight, float* stream, Bf
   {
     const TileRegisters registers;
     for (int64_t i = 0; i < num_layers; ++i) {
-      const Layer& layer = layers[i];
+      const Layer<Bf16>& layer = layers[i];
       const Comparing how{layer.gain, cosines, sines, turns, heads, HEAD_DIM};
       const Cache cache{keys + i * of_layer, values + i * of_layer, room, now};
       norm_rows(stream, rows, layer.attention_norm, normed);
