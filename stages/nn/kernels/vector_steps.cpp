@@ -10,6 +10,8 @@
 #include "one_query.h"
 #include "steps.h"
 
+#include <bit>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 
@@ -33,10 +35,11 @@ inline void load_row(const float* row, Floats& first, Floats& second) {
 // In bfloat16 columns lie in turns, one of either half: as float32 one is the lower, one the upper part
 // of 32 bits.
 inline void load_row(const c10::BFloat16* row, Floats& first, Floats& second) {
-  using Pairs = at::vec::Vectorized<int32_t>;
-  const Pairs pairs = Pairs::loadu(row);
-  first = at::vec::cast<float>(pairs << Pairs(16));
-  second = at::vec::cast<float>(pairs & Pairs(static_cast<int32_t>(0xffff0000)));
+  using Pairs = uint32_t __attribute__((vector_size(sizeof(Floats))));
+  Pairs pairs;
+  std::memcpy(&pairs, row, sizeof pairs);
+  first = std::bit_cast<Floats>(pairs << 16);
+  second = std::bit_cast<Floats>(pairs & 0xffff0000);
 }
 
 inline int64_t place_of(int64_t column) {
@@ -75,15 +78,16 @@ inline void multiply_rows(const float* rows, int64_t width, const Number* panel,
   for (int r = 0; r < count; ++r) finish(r, sums[r][0], sums[r][1]);
 }
 
-// `most` of them, or as many as are left: each number of rows has its own loop.
+// The same for a number of rows up to `most`: each has its own loop.
 template <int most, class Finish>
-inline void multiply_up_to(int64_t left, const float* rows, int64_t width, const Number* panel,
+inline void multiply_up_to(int64_t count, const float* rows, int64_t width, const Number* panel,
                            const Ahead& ahead, const Finish& finish) {
-  if (left >= most) return multiply_rows<most>(rows, width, panel, ahead, finish);
-  if constexpr (most > 1) multiply_up_to<most - 1>(left, rows, width, panel, ahead, finish);
+  if (count == most) return multiply_rows<most>(rows, width, panel, ahead, finish);
+  if constexpr (most > 1) multiply_up_to<most - 1>(count, rows, width, panel, ahead, finish);
 }
 
-// left times packed panels: each is fetched once, for all rows.
+// left times packed panels: each is fetched once, for all rows. These are shared out evenly among blocks:
+// of few rows every sum waits for what was added to it before.
 template <class Finish>
 void multiply_panels(const float* left, int64_t rows, int64_t width, const Number* right,
                      int64_t columns, const Finish& finish) {
@@ -92,8 +96,9 @@ void multiply_panels(const float* left, int64_t rows, int64_t width, const Numbe
   for (int64_t column = 0; column < columns; column += kPanel) {
     const Number* const panel = right + column * width;
     Ahead ahead{reinterpret_cast<const char*>(panel + width * kPanel), row_bytes / blocks};
-    for (int64_t row = 0; row < rows; row += kRows, ahead.from += width * ahead.apart) {
-      multiply_up_to<kRows>(rows - row, left + row * width, width, panel, ahead,
+    for (int64_t block = 0; block < blocks; ++block, ahead.from += width * ahead.apart) {
+      const int64_t row = block * rows / blocks, count = (block + 1) * rows / blocks - row;
+      multiply_up_to<kRows>(count, left + row * width, width, panel, ahead,
                             [&](int64_t r, const Floats& first, const Floats& second) {
                               finish(row + r, column, first, second);
                             });

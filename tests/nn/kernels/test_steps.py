@@ -122,7 +122,7 @@ def test_as_near_to_the_whole_forward_as_steps_that_are_not_compiled(
     assert worst(found, exact) < (4 if precise else 2) * worst(plain, exact)
 
 
-@pytest.mark.parametrize("rows", [1, 16, 31, 32, 33, 64, 70, 205])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 16, 31, 32, 33, 64, 70, 205])
 def test_any_number_of_rows(way, rows):
     walker, x, rotations = walker_of(transformer(64, 2), way), inputs(rows, 64), turns(64, 2)
     found, _ = walk(walker, x, rotations)
