@@ -3,11 +3,10 @@
 A run whose process was killed outright stays `Running` for ever: nobody is left to say otherwise.
 Two things end it. While the server is up, an automation: a run that has sent heartbeats and has
 sent none for ten minutes is crashed (docs.prefect.io/v3/advanced/detect-zombie-flows). At each `up`
-and `down`, a look at the processes: a run that names a process of this machine that is gone is
-crashed now.
-
-    infrastructure_pid = HOST:PID     written by the worker that started the run
-    .work/flow_runs/ID.json           written by our flows themselves, so also when run by hand
+and `down`, a look at the processes: our flows note theirs in .work/flow_runs/ID.json, and a run
+whose process was on this machine and is gone is crashed now. So is one that has been pending for
+ten minutes: its process ended before it could note anything. (Workers note a process too, but not
+on which host.)
 """
 
 import json
@@ -17,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +129,16 @@ def crash_zombies(root: Path, api: str) -> list[FlowRun]:
 
 
 def _is_gone(root: Path, run: FlowRun) -> bool:
-    """Whether a run had a process on this machine and has it no more; unknown counts as living."""
+    """Whether a run had a process on this machine and has it no more, or never came to have one."""
     told = _process_is_gone(_note(root, str(run.id)))
     if told is not None:
         return told
-    host, _, pid = (run.infrastructure_pid or "").rpartition(":")
-    here = host == socket.gethostname() and pid.isdecimal()
-    return here and living_process(int(pid), None) is None
+    state = run.state
+    return state is not None and state.is_pending() and _age(state) > SILENCE
+
+
+def _age(state: State) -> timedelta:
+    return datetime.now(UTC) - state.timestamp
 
 
 def _process_is_gone(note: Path) -> bool | None:
