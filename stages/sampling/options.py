@@ -58,11 +58,13 @@ class SamplingOptions(Section):
     """The first candidate whose class the judge finds this probable is kept, the best if there is
     none such; 1: the best of all candidates."""
     compile: bool
-    """torch.compile the prior's step: pays for large jobs only. Images differ by rounding, so now
-    and then by a code."""
+    """Take the steps of the prior's transformers by one call each, of a kernel compiled in seconds
+    or, for sizes it does not know and on a GPU, by torch.compile, which pays for large jobs only.
+    Images differ by rounding, so now and then by a code."""
     precision: Precision
     """Of the products of the prior's step, and of the keys and values it keeps: auto (bf16 where
-    the device is fast at it), or by name. Images differ by rounding."""
+    the device is fast at it), or by name; on a CPU that is not, bfloat16 is slow unless compiled.
+    Images differ by rounding."""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "SamplingOptions":
