@@ -41,9 +41,8 @@ def sampling_contest(run: PriorRun) -> Contest:
         return our_sampler(size, batch, seed, StepSettings(precision, compile), device)
 
     plain = Contender("ours", "ours", ours(precision), run.amount)
-    compiled, halved = None, ()
-    if run.compile:
-        compiled = ours(precision, compile=True)
+    compiled = ours(precision, compile=True) if run.compile else None
+    halved = ()
     if run.compile and not bfloat16:
         name = "ours, compiled, weights and cache in bfloat16"
         halved = (Contender(name, "peer", ours("bfloat16", compile=True), run.amount),)

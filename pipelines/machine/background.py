@@ -47,16 +47,16 @@ class Note:
     log: str
 
 
-def living_process(pid: int, started: float | None) -> psutil.Process | None:
+def living_process(pid: int, started: float) -> psutil.Process | None:
     """The process that was noted, if it lives.
 
     Args:
         pid: Its number, which may be another's by now.
-        started: When it started, in seconds as psutil tells; None: any process of that number.
+        started: When it started, in seconds as psutil tells.
     """
     try:
         found = psutil.Process(pid)
-        same = started is None or abs(found.create_time() - started) < SAME_START_SECONDS
+        same = abs(found.create_time() - started) < SAME_START_SECONDS
         return found if same and found.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
         return None

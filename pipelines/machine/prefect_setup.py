@@ -134,11 +134,9 @@ def _is_gone(root: Path, run: FlowRun) -> bool:
     if told is not None:
         return told
     state = run.state
-    return state is not None and state.is_pending() and _age(state) > SILENCE
-
-
-def _age(state: State) -> timedelta:
-    return datetime.now(UTC) - state.timestamp
+    if state is None or not state.is_pending():
+        return False
+    return datetime.now(UTC) - state.timestamp > SILENCE
 
 
 def _process_is_gone(note: Path) -> bool | None:

@@ -10,7 +10,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["can_compile", "compiled_library", "has_compiler"]
+import torch
+
+__all__ = ["NUMBERS", "can_compile", "compiled_library", "has_compiler"]
+
+NUMBERS = {torch.bfloat16: "c10::BFloat16", torch.float32: "float"}
+"""What C++ calls the numbers of a dtype."""
 
 _OWN_HEADER = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 
@@ -37,6 +42,7 @@ def can_compile() -> bool:
         return False
 
 
+@functools.cache
 def compiled_library(source: Path, **constants: str | int) -> Any:
     """The functions of a C++ file, for `ctypes`.
 

@@ -22,14 +22,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stages.nn.attention import OneToken
-from stages.nn.kernels.cpp_kernels import can_compile, compiled_library
+from stages.nn.kernels.cpp_kernels import NUMBERS, can_compile, compiled_library
 from stages.nn.kernels.operators import operator
 
 __all__ = ["attend_to_cache", "can_attend_to_cache"]
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
-
-_NUMBERS = {torch.bfloat16: "c10::BFloat16", torch.float32: "float"}
 
 Cached = Float[Tensor, "*layer batch heads room head_dim"]
 
@@ -37,7 +35,7 @@ Cached = Float[Tensor, "*layer batch heads room head_dim"]
 def can_attend_to_cache(keys: Cached) -> bool:
     """Whether a kernel can do it: in these dtypes, on this device, by this build of PyTorch."""
     there = {"cpu": can_compile, "cuda": _has_triton}
-    return keys.dtype in _NUMBERS and there.get(keys.device.type, lambda: False)()
+    return keys.dtype in NUMBERS and there.get(keys.device.type, lambda: False)()
 
 
 def attend_to_cache(
@@ -119,7 +117,7 @@ def _has_triton() -> bool:
 
 @functools.cache
 def _kernel(dtype: torch.dtype, head_dim: int) -> Callable[..., None]:
-    attend = compiled_library(_SOURCE, NUMBER=_NUMBERS[dtype], HEAD_DIM=head_dim).attend
+    attend = compiled_library(_SOURCE, NUMBER=NUMBERS[dtype], HEAD_DIM=head_dim).attend
     of_new = [ctypes.c_void_p, ctypes.c_int64]
     attend.argtypes = [
         *(of_new * 3),

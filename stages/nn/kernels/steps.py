@@ -13,7 +13,9 @@ What multiplies are the tile registers of a CPU (tile_steps.py) or its vector re
 """
 
 import ctypes
+import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stages.nn.attention import KeyValueCache
+from stages.nn.kernels.cpp_kernels import NUMBERS
 from stages.nn.rotary import Rotations
 from stages.nn.transformer import Block, Transformer
 
@@ -32,12 +35,17 @@ class KernelStepper:
 
     Args:
         transformer: Its matrices are rounded to the precision of its steps and packed, once.
-        kernels: What a C++ file of steps has been compiled to.
+        compiled: Gives the functions of a C++ file: `compiled_library`, or what it becomes.
+        source: The file of its steps.
     """
 
-    def __init__(self, transformer: Transformer, kernels: Any) -> None:
+    def __init__(
+        self, transformer: Transformer, compiled: Callable[..., Any], source: Path
+    ) -> None:
+        number = NUMBERS[transformer.step_precision]
+        head_dim = transformer.blocks[0].attention.head_dim
+        self._kernels = _declared(compiled(source, NUMBER=number, HEAD_DIM=head_dim))
         self._norm = transformer.norm.weight.detach()
-        self._kernels = _declared(kernels)
         # Kept: the kernel is given their addresses.
         self._blocks = [
             _weights(block, self._kernels, transformer.step_precision)
@@ -93,6 +101,7 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
+@functools.cache
 def _declared(kernels: Any) -> Any:
     addresses, sizes = (ctypes.c_void_p,), (ctypes.c_int64,)
     kernels.step.argtypes = [*addresses * 7, *sizes * 7, ctypes.c_int]

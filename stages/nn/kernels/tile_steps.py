@@ -19,17 +19,14 @@ _SOURCE = Path(__file__).with_suffix(".cpp")
 
 def can_step_with_tiles(transformer: Transformer) -> bool:
     """Whether the kernel can take it: in bfloat16, of sizes it knows, on a CPU that has tiles."""
-    weight, width = transformer.norm.weight, len(transformer.norm.weight)
     return (
         transformer.step_precision == torch.bfloat16
-        and weight.device.type == "cpu"
-        and (width // transformer.num_heads) % BLOCK == 0
+        and transformer.norm.weight.device.type == "cpu"
+        and transformer.blocks[0].attention.head_dim % BLOCK == 0
         and has_tiles()
     )
 
 
 def tile_stepper(transformer: Transformer) -> KernelStepper:
     """What takes the steps of one that `can_step_with_tiles`."""
-    head_dim = len(transformer.norm.weight) // transformer.num_heads
-    kernels = tile_kernels(_SOURCE, NUMBER="c10::BFloat16", HEAD_DIM=head_dim)
-    return KernelStepper(transformer, kernels)
+    return KernelStepper(transformer, tile_kernels, _SOURCE)

@@ -17,8 +17,6 @@ __all__ = ["can_step_with_vectors", "vector_stepper"]
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 
-_NUMBERS = {torch.bfloat16: "c10::BFloat16", torch.float32: "float"}
-
 _WIDTH_MULTIPLE, _HEAD_MULTIPLE = 32, 16
 """Two of the longest vectors there are, and one."""
 
@@ -28,20 +26,17 @@ def can_step_with_vectors(transformer: Transformer) -> bool:
 
     Not in bfloat16 where a CPU multiplies in it: PyTorch's products do so.
     """
-    weight, width = transformer.norm.weight, len(transformer.norm.weight)
+    weight = transformer.norm.weight
     native = resolve_precision("auto", weight.device)
     return (
         weight.device.type == "cpu"
         and torch.float32 in (native, transformer.step_precision)
-        and width % _WIDTH_MULTIPLE == 0
-        and width // transformer.num_heads % _HEAD_MULTIPLE == 0
+        and len(weight) % _WIDTH_MULTIPLE == 0
+        and transformer.blocks[0].attention.head_dim % _HEAD_MULTIPLE == 0
         and can_compile()
     )
 
 
 def vector_stepper(transformer: Transformer) -> KernelStepper:
     """What takes the steps of one that `can_step_with_vectors`."""
-    head_dim = len(transformer.norm.weight) // transformer.num_heads
-    number = _NUMBERS[transformer.step_precision]
-    kernels = compiled_library(_SOURCE, NUMBER=number, HEAD_DIM=head_dim)
-    return KernelStepper(transformer, kernels)
+    return KernelStepper(transformer, compiled_library, _SOURCE)
