@@ -11,9 +11,11 @@ for name, value in {
     "DVC_NO_ANALYTICS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "OMP_NUM_THREADS": "1",
 }.items():
     os.environ.setdefault(name, value)
+# Whatever the caller has set: a process whose threads have computed cannot be forked
+# (processes.py); its copy would wait for them for ever.
+os.environ["OMP_NUM_THREADS"] = "1"
 for name in ("DVC_ROOT", "DVC_STAGE", "MLFLOW_RUN_ID", "LATENTLINE_PARENT_RUN_ID"):
     os.environ.pop(name, None)
 
