@@ -16,7 +16,7 @@ from pipelines.machine.servers import prefect_server, running
 from pipelines.workspace.lock import hold
 from tests.architecture.imports import PROJECT
 from tests.faults.place import Place
-from tests.faults.table import write_table
+from tests.faults.table import page_for_table, write_table
 from tests.line.repository import COPIED, make_repository
 from tests.pipelines.trivial_line import QUIET, free_port, make_line
 
@@ -59,7 +59,8 @@ class Undisturbed:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults-table", metavar="FILE", help="write the table of results there")
+    words = "write the table of results there"
+    parser.addoption("--faults-table", metavar="PAGE", type=page_for_table, help=words)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -82,9 +83,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    path = session.config.getoption("--faults-table", None)
-    if path and RESULTS and not hasattr(session.config, "workerinput"):
-        write_table(Path(path), list(RESULTS.values()))
+    page = session.config.getoption("--faults-table", None)
+    if page and RESULTS and not hasattr(session.config, "workerinput"):
+        # By name: workers of pytest-xdist end in any order.
+        write_table(Path(page), [RESULTS[name] for name in sorted(RESULTS)])
 
 
 @pytest.fixture
@@ -123,7 +125,7 @@ def _digest_of_sources() -> str:
     digest = hashlib.sha256()
     for name in COPIED:
         source = PROJECT / name
-        code = [file for end in ("py", "cpp") for file in sorted(source.rglob(f"*.{end}"))]
+        code = [file for end in ("py", "cpp", "h") for file in sorted(source.rglob(f"*.{end}"))]
         for file in code if source.is_dir() else [source]:
             digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -1,11 +1,12 @@
 """The table of cases in the documentation, written by the run that made it."""
 
+import argparse
 import datetime
 import os
 import platform
 from pathlib import Path
 
-__all__ = ["case", "write_table"]
+__all__ = ["case", "page_for_table", "write_table"]
 
 BEGIN, END = "<!-- table: written by make faults -->", "<!-- end of table -->"
 
@@ -23,6 +24,22 @@ def case(what: str, expected: str):
         return test
 
     return mark
+
+
+def page_for_table(name: str) -> str:
+    """The name of a page that a table can be written to; for argparse.
+
+    A name, for pytest-xdist cannot hand a `Path` to its workers.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is not there or has no place for one: said at once, not
+            after the cases have run.
+    """
+    page = Path(name)
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    if BEGIN not in text or END not in text.partition(BEGIN)[2]:
+        raise argparse.ArgumentTypeError(f"must be a page with '{BEGIN} {END}' in it; got {name}")
+    return name
 
 
 def write_table(page: Path, rows: list[list[str]]) -> None:
