@@ -3,7 +3,7 @@
 import pytest
 
 from stages.nn.kernels.cpp_kernels import can_compile
-from stages.nn.kernels.tiles import has_tiles
+from tests.nn.kernels.emulation import tiles_of_some_kind
 
 
 @pytest.fixture(scope="session")
@@ -12,7 +12,7 @@ def _compiler():
         pytest.skip("no C++ compiler is here, or PyTorch calls it in another way")
 
 
-@pytest.fixture(scope="session")
-def _tiles():
-    if not has_tiles():
-        pytest.skip("this CPU has no tile registers (AMX), or no C++ compiler is here")
+@pytest.fixture
+def _tiles(_compiler):
+    with tiles_of_some_kind():
+        yield

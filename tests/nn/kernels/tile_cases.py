@@ -14,6 +14,7 @@ from benchmarks.side_by_side.prior_model import PriorSize, make_prior
 from stages.nn.kernels import tile_cross_entropy, tile_layers
 from stages.nn.transformer import Block
 from stages.nn.transformer_options import CausalTransformerOptions
+from tests.nn.kernels.emulation import tiles_of_some_kind
 from tests.nn.loud_weights import louder
 from tests.priors.sections import BLOCKS
 
@@ -31,7 +32,7 @@ __all__ = [
 
 
 by_tiles = pytest.mark.usefixtures("_tiles")
-"""Of a test: it is skipped where there are no tile registers."""
+"""Of a test: tile registers are there, emulated where the machine has none."""
 
 
 @contextlib.contextmanager
@@ -173,4 +174,5 @@ LAWS = {
 }
 
 if __name__ == "__main__":
-    LAWS[sys.argv[1]]()
+    with tiles_of_some_kind():
+        LAWS[sys.argv[1]]()
