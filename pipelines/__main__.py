@@ -48,7 +48,7 @@ from pipelines.records.figures import picture_folders, report
 from pipelines.settings.params_overlay import apply_overlay, presets
 from pipelines.settings.set_values import add_values, values
 from pipelines.workspace.lock import hold_workspace
-from stages.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, LatentlineError
+from stages.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, LatentlineError, explained
 
 if TYPE_CHECKING:
     from pipelines.two_stage import LineResult
@@ -76,6 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LatentlineError as error:
         print(error, file=sys.stderr)
         return int(getattr(error, "exit_status", EXIT_USER_ERROR))
+    except OSError as error:
+        message = explained(error)
+        if message is None:
+            raise
+        print(message, file=sys.stderr)
+        return EXIT_USER_ERROR
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -24,6 +24,7 @@ from stages.assembly.second_stage import load_second_stage
 from stages.coding.coded_file import CodedFile, open_coded, write_coded
 from stages.coding.line_coder import GROUP, CodedGroup, LineCoder
 from stages.core.errors import DataError
+from stages.core.mapped_arrays import new_mapped_array
 from stages.core.programs import exit_status
 from stages.core.progress import progress
 from stages.evaluation.given_images import GivenImages, open_given_images
@@ -89,7 +90,7 @@ def _decode(arguments: argparse.Namespace) -> None:
     done = 0
     try:
         with progress(file.header.count, 0, "image", "decode") as bar:
-            decoded = np.lib.format.open_memmap(building, "w+", np.uint8, shape)
+            decoded = new_mapped_array(building, np.uint8, shape)
             for group in file.groups(coder):
                 decoded[done : done + len(group.pixels)] = group.pixels.numpy()
                 done += len(group.pixels)

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from stages.assembly.second_stage import SecondStage
 from stages.core.artifacts import new_artifact
 from stages.core.devices import Device, resolve_device
+from stages.core.mapped_arrays import new_mapped_array
 from stages.core.pictures import save_png
 from stages.core.sections import Section
 from stages.core.stage import Run, run_stage
@@ -70,9 +71,7 @@ def sample(params: Params, run: Run) -> None:
 def _write(folder: Path, options: SamplingOptions, trained: Trained, run: Run) -> float:
     """Write the files of the artifact; returns the mean log-probability in nats per image."""
     first, second = trained.first, trained.second
-    images = np.lib.format.open_memmap(
-        folder / "images.npy", mode="w+", dtype=np.uint8, shape=(options.count, *first.image)
-    )
+    images = new_mapped_array(folder / "images.npy", np.uint8, (options.count, *first.image))
     labels = np.empty(options.count, np.int64)
     log_probability = np.empty(options.count)
     schema = _schema(trained)

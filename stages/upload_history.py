@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from stages.core.delivery import Delivery
-from stages.core.journal import journal_ended, journal_folders, project_root, read_journal
+from stages.core.journal import (
+    DamagedJournal,
+    journal_ended,
+    journal_folders,
+    project_root,
+    read_opening,
+    set_aside,
+)
 from stages.core.provenance import writer_lives
 from stages.core.store import reason
 
@@ -186,11 +193,13 @@ def _deliver_left(folder: Path, uri: str | None) -> bool:
             print(f"{folder.name}: another process delivers it")
             return False
         try:
+            if read_opening(folder) is None:
+                # Killed before the first line was whole: there is nothing to tell.
+                shutil.rmtree(folder)
+                return True
             delivery = Delivery(folder, uri)
-        except StopIteration:
-            # Killed before the first line was whole: there is nothing to tell.
-            shutil.rmtree(folder)
-            return True
+        except DamagedJournal as error:
+            return _put_aside(folder, error)
         if not journal_ended(folder) and (writer := _living_writer(delivery)):
             print(f"{folder.name}: still written by {writer}; left alone")
             return False
@@ -198,6 +207,8 @@ def _deliver_left(folder: Path, uri: str | None) -> bool:
             delivery.send()
             if not delivery.closed:
                 delivery.end("KILLED", _last_written(folder))
+        except DamagedJournal as error:
+            return _put_aside(folder, error)
         except Exception as error:  # as in _Follower
             print(f"{folder.name}: not delivered to {delivery.shown_uri}: {reason(error)}")
             return False
@@ -206,12 +217,21 @@ def _deliver_left(folder: Path, uri: str | None) -> bool:
         return True
 
 
+def _put_aside(folder: Path, error: DamagedJournal) -> bool:
+    """Others must not wait for what can never be delivered; that it was not is told once."""
+    print(f"{folder.name}: damaged, kept as {set_aside(folder)}: {error}")
+    return False
+
+
 def _is_left(folder: Path, store: str) -> bool:
     """Whether a journal for a store has no process any more that writes it."""
     try:
-        opening = next(read_journal(folder, 0))[0]
+        found = read_opening(folder)
+        if found is None:
+            return False
+        opening = found[0]
         ended = journal_ended(folder) or writer_lives(opening["tags"], opening["time"]) is False
-    except (OSError, StopIteration):
+    except (OSError, DamagedJournal):
         return False
     return bool(opening["tracking_uri"] == store and ended)
 

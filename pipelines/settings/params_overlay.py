@@ -25,7 +25,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from pipelines.settings.named_files import named_file
 from stages.core.errors import ParamsError
-from stages.core.sections import load_yaml
+from stages.core.sections import load_yaml, read_yaml_text
 
 __all__ = [
     "apply_overlay",
@@ -182,10 +182,7 @@ def apply_overlay(
         ParamsError: If the preset or a path does not exist or the result is not valid.
     """
     path = workspace / PARAMS
-    try:
-        before = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file; run from the root of the project") from None
+    before = read_yaml_text(path)
     after = checked_overlay(before, preset, overrides)
     source = _source(preset)
     if after == before:
@@ -245,7 +242,7 @@ def _with_sections(params: str, preset: str) -> str:
 def _split(text: str, source: str) -> tuple[list[str], dict[str, str], str]:
     """Names in order, text of each section with its heading comment, and what stands before."""
     document = _loaded(text, "rt", source)
-    if not isinstance(document, CommentedMap):
+    if not isinstance(document, CommentedMap) or not document:
         raise ParamsError(f"{source}: must hold sections (a mapping)")
     lines = [line + "\n" for line in text.splitlines()]
     starts = []

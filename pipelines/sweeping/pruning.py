@@ -25,7 +25,7 @@ from typing import final
 
 from pipelines.sweeping.file import Pruning
 from stages.core.errors import LatentlineError
-from stages.core.journal import journal_folders, read_journal
+from stages.core.journal import DamagedJournal, journal_folders, read_journal
 from stages.core.json_files import replace_json
 
 __all__ = ["Curve", "Curves", "Progress", "Pruned", "curve_of_history"]
@@ -131,8 +131,8 @@ class Progress:
                 if record["kind"] == "metrics" and self._figure in record["metrics"]:
                     self.curve[int(record["step"])] = float(record["metrics"][self._figure])
                 self._offsets[journal] = offset
-        except OSError:
-            return  # delivered and removed while we looked
+        except (OSError, DamagedJournal):
+            return  # delivered and removed while we looked, or what is told when it is delivered
 
     def _read_kept(self) -> Curve:
         try:

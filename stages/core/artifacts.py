@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from stages.core.alone import alone_at
 from stages.core.errors import ArtifactError
 from stages.core.remote_files import RemoteCache, list_remote
 
@@ -93,32 +94,40 @@ def new_artifact(path: Path, type: str, about: dict[str, Any]) -> Iterator[Path]
     """Build an artifact in a folder beside `path` and move it into place when it is whole.
 
     Yields the folder to write into; `about` may still be filled while inside. A failure inside
-    leaves nothing under `path`.
+    leaves nothing under `path`. Another process that builds the same one is waited for.
 
     Args:
-        path: Where the artifact is to stand; replaced if it exists.
+        path: Where the artifact is to stand; what is there is replaced, a link by the artifact.
         type: What it is, e.g. `prepared` or `autoencoder`; `open_artifact` asks for it again.
         about: What readers need to know; plain JSON values.
     """
     building = path.with_name(f".{path.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
-        yield building
-        files = {
-            str(file.relative_to(building)): {
-                "sha256": file_sha256(file),
-                "bytes": file.stat().st_size,
-            }
-            for file in sorted(building.rglob("*"))
-            if file.is_file()
-        }
-        write_json(building / MANIFEST, {"type": type, "files": files, "about": about})
-        _sync(building)
-        shutil.rmtree(path, ignore_errors=True)
-        building.replace(path)
-    finally:
+    with alone_at(path):
         shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        try:
+            yield building
+            files = {
+                str(file.relative_to(building)): {
+                    "sha256": file_sha256(file),
+                    "bytes": file.stat().st_size,
+                }
+                for file in sorted(building.rglob("*"))
+                if file.is_file()
+            }
+            write_json(building / MANIFEST, {"type": type, "files": files, "about": about})
+            _sync(building)
+            _remove(path)
+            building.replace(path)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from stages.core.journal import read_journal
+from stages.core.journal import read_journal, read_opening
 from stages.core.json_files import replace_json
 from stages.core.provenance import ATTEMPT_TAG
 from stages.core.shown import as_dataset, as_metrics, as_params, safe_name
@@ -53,12 +53,17 @@ class Delivery:
     Args:
         folder: The journal, in `.work/tracking` of its project.
         uri: Tracking URI to deliver to; None: the one the journal names.
+
+    Raises:
+        DamagedJournal: If it is none; `send` raises it, too.
     """
 
     def __init__(self, folder: Path, uri: str | None) -> None:
         self._folder = folder
         self._root = folder.resolve().parents[2]
-        self._opening, self._begin = next(read_journal(folder, 0))
+        found = read_opening(folder)
+        assert found is not None, "what was killed before it had begun is delivered by nobody"
+        self._opening, self._begin = found
         self._elsewhere = uri is not None
         self._uri = uri or self._recorded_uri()
         self._client: MlflowClient | None = None

@@ -11,6 +11,8 @@
 Anything else that reaches the top is a defect of ours and keeps its traceback.
 """
 
+import errno
+
 __all__ = [
     "EXIT_INTERRUPTED",
     "EXIT_USER_ERROR",
@@ -21,6 +23,7 @@ __all__ = [
     "Interrupted",
     "LatentlineError",
     "ParamsError",
+    "explained",
 ]
 
 EXIT_USER_ERROR = 1
@@ -54,3 +57,22 @@ class CollapseError(LatentlineError):
 
 class Interrupted(Exception):
     """The stage was asked to stop; what it had is saved and the next run goes on from there."""
+
+
+def explained(error: OSError) -> str | None:
+    """What a user can mend of what the system refused; None where that is not known."""
+    # Of a copy or a move the second is the one that is written.
+    place = error.filename2 or error.filename
+    where = f" ({place})" if place else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk is full{where}; free some space and run again: "
+            "finished work is kept and the stage goes on from there"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"may not write or read{where}: {error.strerror}; mend the permissions and run again"
+    if error.errno == errno.EFBIG:
+        return f"no file may be that large here{where}; raise the limit (`ulimit -f`) and run again"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        return f"a file is where a folder must be, or the other way round{where}; move it away"
+    return None

@@ -22,15 +22,20 @@ from pathlib import Path
 from typing import Any, final
 
 __all__ = [
+    "DamagedJournal",
     "JournalWriter",
     "journal_ended",
     "journal_folders",
     "new_journal_folder",
     "project_root",
     "read_journal",
+    "read_opening",
+    "set_aside",
 ]
 
 JOURNAL = "journal.jsonl"
+OPENING = {"time", "stage", "record", "tracking_uri", "experiment", "receipt", "tags"}
+"""What the first record says."""
 
 
 def project_root() -> Path:
@@ -93,6 +98,9 @@ def read_journal(folder: Path, offset: int) -> Iterator[tuple[dict[str, Any], in
     """Whole records from byte `offset` on, each with the offset after it.
 
     A last line without its end (the writer was killed in the middle of it) is not read.
+
+    Raises:
+        DamagedJournal: If a line is no JSON.
     """
     with (folder / JOURNAL).open("rb") as journal:
         journal.seek(offset)
@@ -100,7 +108,38 @@ def read_journal(folder: Path, offset: int) -> Iterator[tuple[dict[str, Any], in
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
-            yield json.loads(line), offset
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise DamagedJournal(f"{folder / JOURNAL}: {error}") from None
+            yield record, offset
+
+
+class DamagedJournal(ValueError):
+    """A line of a journal is none that a writer has written."""
+
+
+def read_opening(folder: Path) -> tuple[dict[str, Any], int] | None:
+    """The first record, which says whose journal it is, and the offset after it.
+
+    Returns:
+        None if the writer was killed before it was whole.
+
+    Raises:
+        DamagedJournal: If it is no such record.
+    """
+    found = next(read_journal(folder, 0), None)
+    if found is None:
+        return None
+    opening, _ = found
+    if not (isinstance(opening, dict) and opening.keys() >= OPENING):
+        raise DamagedJournal(f"{folder / JOURNAL}: does not begin as a journal does")
+    return found
+
+
+def set_aside(folder: Path) -> Path:
+    """Take a damaged journal out of those to be delivered; gives its new name."""
+    return (folder / JOURNAL).rename(folder / "journal.damaged.jsonl")
 
 
 def journal_ended(folder: Path) -> bool:

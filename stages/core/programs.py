@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from stages.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, LatentlineError
+from stages.core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, LatentlineError, explained
 
 __all__ = ["exit_status"]
 
@@ -21,7 +21,10 @@ def exit_status(work: Callable[[], object]) -> int:
         work()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except (LatentlineError, OSError) as error:
+    except LatentlineError as error:
         print(error, file=sys.stderr)
+        return EXIT_USER_ERROR
+    except OSError as error:
+        print(explained(error) or error, file=sys.stderr)
         return EXIT_USER_ERROR
     return 0

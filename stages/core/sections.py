@@ -30,6 +30,7 @@ __all__ = [
     "load_yaml",
     "parse_params",
     "read_yaml",
+    "read_yaml_text",
     "validate",
 ]
 
@@ -113,16 +114,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ParamsError: If the file is missing, is not YAML, or does not hold a mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file; run from the root of the project") from None
-    except UnicodeDecodeError as error:
-        raise ParamsError(f"{path}: must be UTF-8 text: {error}") from None
-    value = load_yaml(text, str(path))
+    value = load_yaml(read_yaml_text(path), str(path))
     if not isinstance(value, dict):
         raise ParamsError(f"{path}: must hold sections (a mapping); got {type(value).__name__}")
     return value
+
+
+def read_yaml_text(path: Path) -> str:
+    """The text of a YAML file, without the mark some editors put first.
+
+    Raises:
+        ParamsError: If the file is missing or is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; run from the root of the project") from None
+    except IsADirectoryError:
+        raise ParamsError(f"{path}: must be a file, is a folder") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: must be UTF-8 text: {error}") from None
 
 
 def load_yaml(text: str, source: str, yaml: YAML | None = None) -> Any:

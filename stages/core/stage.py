@@ -17,7 +17,6 @@ Work that grows (50,000 samples where 1,000 are already drawn) may outlive its s
 leaves in `run.kept` stays until work of another name has finished.
 """
 
-import errno
 import fcntl
 import hashlib
 import importlib
@@ -41,6 +40,7 @@ from stages.core.errors import (
     EXIT_USER_ERROR,
     Interrupted,
     LatentlineError,
+    explained,
 )
 from stages.core.launch import launch, launched_here, leave_reason, node_rank
 from stages.core.ranks import (
@@ -130,7 +130,7 @@ def exit_statuses(stage: str) -> Iterator[None]:
         _say(f"{stage}: {error}")
         _exit(EXIT_USER_ERROR)
     except Exception as error:
-        message = _explain_os_error(error) if isinstance(error, OSError) else None
+        message = explained(error) if isinstance(error, OSError) else None
         if message is None and not launched_here():
             raise
         leave_reason(error if message is None else LatentlineError(message))
@@ -315,15 +315,3 @@ def _write_marker(stage: str, tracker: Tracker) -> None:
     building = marker.with_suffix(".building")
     write_json(building, {"stage": stage, **tracker.identity()})
     building.replace(marker)
-
-
-def _explain_os_error(error: OSError) -> str | None:
-    where = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"the disk is full{where}; free some space and run again: "
-            "finished work is kept and the stage goes on from there"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"may not write or read{where}: {error.strerror}; mend the permissions and run again"
-    return None

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
 import stages.core.quiet  # noqa: F401
 from stages.core.errors import LatentlineError
@@ -53,11 +52,22 @@ CLIENT = {
 
 
 def tracking_uri(root: Path) -> str:
-    """The store MLFLOW_TRACKING_URI names, else `mlflow.db` of the project; always absolute."""
+    """The store MLFLOW_TRACKING_URI names, else `mlflow.db` of the project; always absolute.
+
+    Raises:
+        LatentlineError: If it is a SQLite store in a project where none can be.
+    """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     if not uri.startswith(SQLITE):
         return uri
-    return f"{SQLITE}{root / uri.removeprefix(SQLITE)}"
+    found = f"{SQLITE}{root / uri.removeprefix(SQLITE)}"
+    if "?" in str(root):
+        # What follows would be taken for options, and what is before for the file.
+        raise LatentlineError(
+            f"a SQLite store must have no '?' in its path, has {found}; "
+            "move the project, or set MLFLOW_TRACKING_URI"
+        )
+    return found
 
 
 def experiment_name() -> str:
@@ -66,11 +76,12 @@ def experiment_name() -> str:
 
 
 def without_credentials(uri: str) -> str:
-    """The URI as it may be shown and stored: no user name, no password."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """The URI as it may be shown and stored: no user name, no password.
+
+    A password may hold what ends the host of an address for others (`/`, `?`, `#`): SQLAlchemy,
+    and so MLflow, takes it as it stands.
+    """
+    return re.sub(r"^([^:/]+://)[^/@:]*(:.*)?@", r"\1", uri, flags=re.DOTALL)
 
 
 def portable(uri: str, root: Path) -> str:
@@ -85,7 +96,7 @@ def reason(error: Exception) -> str:
     """What went wrong with a store, in one line of bearable length."""
     line = next(iter(str(error).splitlines()), "") or type(error).__name__
     # MLflow names the address it asked, user name and password included.
-    line = re.sub(r"//[^/\s]+@", "//", line)
+    line = re.sub(r"//\S+@", "//", line)
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
 
 

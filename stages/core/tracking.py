@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, final
 
 import stages.core.quiet  # noqa: F401
+from stages.core.errors import LatentlineError
 from stages.core.journal import (
     JournalWriter,
     new_journal_folder,
@@ -273,6 +274,6 @@ def open_tracker(stage: str, work: Path) -> Tracker:
         return NullTracker()
     try:
         return JournalTracker(stage, work)
-    except OSError as error:
+    except (LatentlineError, OSError) as error:
         print(f"{stage}: tracking: no record is kept: {error}", file=sys.stderr)
         return NullTracker()

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 
 from stages.core.artifacts import file_sha256, write_json
+from stages.core.mapped_arrays import new_mapped_array
 from stages.core.progress import progress
 from stages.evaluation.image_sets import ImageSet
 from stages.extractors.base import Extractor
@@ -119,9 +120,10 @@ class FeatureStore:
         building = path.with_name(f"{path.name}.building")
         building.mkdir(exist_ok=True)
         there = _safe_rows(building)
-        mode = "r+" if there else "w+"
         arrays = {
-            name: np.lib.format.open_memmap(building / name, mode, np.float32, shape)
+            name: np.lib.format.open_memmap(building / name, "r+")
+            if there
+            else new_mapped_array(building / name, np.float32, shape)
             for name, shape in _shapes(network, len(images)).items()
         }
         at_once = network.images_at_once(images.shape)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.core.mapped_arrays import new_mapped_array
 from stages.core.shapes import Pixels
 from stages.evaluation.image_sets import ImageSet
 from stages.evaluation.line import Line
@@ -76,6 +77,6 @@ class ReconstructionWriter:
 def writing_reconstructions(work: Path, test: ImageSet) -> Iterator[ReconstructionWriter]:
     """A writer of reconstructions of `test` to a file of the work folder."""
     path = work / "reconstructions.npy"
-    array = np.lib.format.open_memmap(path, "w+", np.uint8, (len(test), *test.shape))
+    array = new_mapped_array(path, np.uint8, (len(test), *test.shape))
     yield ReconstructionWriter(array, test)
     array.flush()

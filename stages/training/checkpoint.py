@@ -37,7 +37,10 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
     """
     newest, building = folder / NEWEST, folder / "checkpoint.building.pt"
     with building.open("w+b") as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            raise _cause(error) from None
         size = file.tell()
         file.seek(0)
         digest = _digest(file, size)
@@ -63,6 +66,14 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
         except Exception as error:
             print(f"{path}: damaged checkpoint passed over ({error})", file=sys.stderr)
     return None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the disk said, where torch's archive, closed half-written, says something else."""
+    within: BaseException | None = error
+    while within is not None and not isinstance(within, OSError):
+        within = within.__context__
+    return error if within is None else within
 
 
 def _require_whole(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import threading
+import time
 
 import pytest
 import torch
@@ -36,6 +38,49 @@ def test_a_failure_leaves_what_was_there(tmp_path):
         raise RuntimeError
     assert open_artifact(tmp_path / "a", "toy").digest == before
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "file"])
+def test_what_is_there_is_replaced(tmp_path, kind):
+    elsewhere = tmp_path / "elsewhere"
+    place = elsewhere if kind == "link" else tmp_path / "a"
+    if kind == "file":
+        place.write_text("what was there")
+    else:
+        place.mkdir()
+        (place / "old.txt").write_text("what was there")
+    if kind == "link":
+        (tmp_path / "a").symlink_to(elsewhere)
+    assert "old.txt" not in write(tmp_path / "a").files
+    assert (tmp_path / "a").is_dir() and not (tmp_path / "a").is_symlink()
+    assert kind != "link" or (elsewhere / "old.txt").exists()
+
+
+def test_two_that_build_the_same_do_not_mix(tmp_path):
+    """The second begins when the first is done, and then replaces it."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def first():
+        with new_artifact(tmp_path / "a", "toy", {"of": "first"}) as folder:
+            begun.set()
+            go_on.wait(10)
+            (folder / "first.txt").write_text("first")
+
+    def second():
+        with new_artifact(tmp_path / "a", "toy", {"of": "second"}) as folder:
+            (folder / "second.txt").write_text("second")
+
+    threads = [threading.Thread(target=each) for each in (first, second)]
+    threads[0].start()
+    assert begun.wait(10)
+    threads[1].start()
+    time.sleep(0.1)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    found = open_artifact(tmp_path / "a", "toy")
+    assert found.about == {"of": "second"} and set(found.files) == {"second.txt"}
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_missing_and_foreign(tmp_path):

@@ -5,6 +5,8 @@ import pytest
 from stages.core.errors import ParamsError
 from stages.core.programs import exit_status
 
+MOVED = "a file is where a folder must be, or the other way round (a.png); move it away\n"
+
 
 def raises(error):
     def work():
@@ -18,6 +20,7 @@ def raises(error):
     [
         (ParamsError("count must be at least 1"), 1, "count must be at least 1\n"),
         (FileNotFoundError(2, "No such file", "a.png"), 1, "[Errno 2] No such file: 'a.png'\n"),
+        (IsADirectoryError(21, "Is a directory", "a.png"), 1, MOVED),
         (KeyboardInterrupt(), 75, ""),
     ],
 )

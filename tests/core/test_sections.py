@@ -129,3 +129,14 @@ def test_yaml_tricks_are_refused(text, message):
 def test_a_kind_names_a_file_of_its_family_and_nothing_else(kind):
     with pytest.raises(ParamsError, match="is not one of the priors; choose from"):
         load_member(Prior, kind)
+
+
+def test_the_mark_that_some_editors_put_first_is_no_part_of_a_file(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("seed: 1\n", encoding="utf-8-sig")
+    assert read_yaml(path) == {"seed": 1}
+
+
+def test_a_folder_is_no_file_of_parameters(tmp_path):
+    with pytest.raises(ParamsError, match="must be a file, is a folder"):
+        read_yaml(tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -21,7 +22,7 @@ from stages.core.journal import journal_folders
 from stages.core.shown import as_params, flat, safe_name
 from stages.core.store import portable, reason, run_url, tracking_uri, without_credentials
 from stages.core.tracking import NullTracker, Tracker, open_tracker
-from stages.upload_history import _deliver_left
+from stages.upload_history import _deliver_left, _is_left
 from stages.upload_history import main as upload_history
 from tests.waiting import wait_until
 
@@ -369,10 +370,46 @@ def test_the_store_is_absolute_and_shared_with_temporary_copies(
     assert tracking_uri(tmp_path) == "sqlite:////elsewhere/a.db"
 
 
+def test_a_path_that_sqlite_would_cut_off_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = tmp_path / "what?"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("LATENTLINE_TRACKING", "on")
+    assert isinstance(open_tracker("toy", project), NullTracker)
+    assert "must have no '?' in its path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", [b"garbage", b"[1]", b'{"kind": "open"}', b"\0\0"])
+def test_a_damaged_journal_is_set_aside_and_holds_up_no_other(
+    inside: Path, line: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = inside / ".work/tracking/prepare-000000000001"
+    damaged.mkdir(parents=True)
+    (damaged / "journal.jsonl").write_bytes(line + b"\n")
+    assert not _is_left(damaged, tracking_uri(inside))
+    assert upload_history([]) == 1
+    assert "damaged, kept as" in capsys.readouterr().out
+    assert (damaged / "journal.damaged.jsonl").read_bytes() == line + b"\n"
+    assert damaged not in journal_folders(inside)
+    shutil.rmtree(damaged)
+
+
 def test_no_password_is_shown() -> None:
     asked = "API request to https://me:word@host:5000/api failed with exception X"
     assert reason(Exception(asked)).startswith("API request to https://host:5000/api failed")
     assert without_credentials("https://me:word@host:5000/x") == "https://host:5000/x"
+    for word in ("s3cr#t", "s3c?et", "s3c/et", "s3c[et", "s3@c", "s3:c"):
+        uri = f"postgresql://me:{word}@host:5432/mlflow"
+        assert without_credentials(uri) == "postgresql://host:5432/mlflow"
+        assert reason(Exception(f"cannot reach {uri} now")) == (
+            "cannot reach postgresql://host:5432/mlflow now"
+        )
+    for uri in ("http://host/a@b", "sqlite:////home/a@b/mlflow.db", "databricks", "/runs/a@b"):
+        assert without_credentials(uri) == uri
+    assert without_credentials("http://token@host/x") == "http://host/x"
     assert run_url("https://me:word@host:5000/", "3", "r") == (
         "https://host:5000/#/experiments/3/runs/r"
     )

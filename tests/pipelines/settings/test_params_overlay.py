@@ -218,3 +218,16 @@ def test_a_preset_is_named_and_no_path(name: str) -> None:
 def test_a_value_from_the_command_line_makes_no_object() -> None:
     with pytest.raises(ParamsError, match="not valid YAML"):
         parse_override("seed=!!python/object/apply:os.system [id]")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"seed: \xe9\n", "must be UTF-8 text"), (b"{}\n", "must hold sections")],
+)
+def test_a_file_that_holds_no_parameters_is_told(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(ParamsError, match=message):
+        apply_overlay(tmp_path, "digits_kl", {}, print)
+    assert (tmp_path / "params.yaml").read_bytes() == content
