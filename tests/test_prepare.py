@@ -53,7 +53,7 @@ def folder_options(path: Path, **changes: Any) -> dict[str, Any]:
     more = {
         "kind": "image_folder",
         "path": str(path),
-        "size": 4,
+        "resolution": 4,
         "channels": 1,
         "filter": "box",
         "background": "black",
@@ -154,7 +154,7 @@ def test_an_official_test_split_is_taken_as_it_is(shared_data: Path, run: Run) -
         "kind": "fashion_mnist",
         "root": str(shared_data / "fashion_mnist"),
         "download": False,
-        "size": 32,
+        "resolution": 32,
         "test_fraction": 0.4,
     }
     fashion = prepared(options, run)
@@ -166,7 +166,7 @@ def test_an_official_test_split_is_taken_as_it_is(shared_data: Path, run: Run) -
 def test_factors_stay_with_their_images(run: Run) -> None:
     options = DIGITS | {
         "kind": "shapes",
-        "size": 16,
+        "resolution": 16,
         "channels": 3,
         "supersampling": 1,
         "scales": 2,

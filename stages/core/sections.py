@@ -38,6 +38,10 @@ PARAMS_PATH = Path("params.yaml")
 MOST_CHARACTERS = 2**22
 MOST_VALUES, MOST_LEVELS = 100_000, 50
 
+FORGOTTEN = {"size", "nfiles"}
+"""What DVC leaves out of the key of its run cache, at any depth: they are also what it notes of
+files (`dvc.stage.cache`)."""
+
 M = TypeVar("M")
 S = TypeVar("S", bound="Section")
 
@@ -46,6 +50,12 @@ class Section(BaseModel):
     """One section of params.yaml: frozen, no unknown keys, no silent conversion, no defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse names by which DVC would take the results of another value for those of this."""
+        forgotten = FORGOTTEN & cls.model_fields.keys()
+        assert not forgotten, f"{cls.__name__}: DVC's run cache leaves out {forgotten}: rename it"
 
 
 class MemberOptions(Section):

@@ -55,7 +55,7 @@ class ImageFolderOptions(DatasetOptions):
     kind: Literal["image_folder"]
     path: str = Field(min_length=1)
     """A folder or a zip archive; or the URL of one in a store: s3://bucket/folder."""
-    size: int = Field(ge=4)
+    resolution: int = Field(ge=4)
     """Side of the square each image is cropped (centre) and resized to."""
     channels: Literal[1, 3]
     """1: grey. 3: colour."""
@@ -68,8 +68,8 @@ class ImageFolderOptions(DatasetOptions):
 
     @property
     def image_shape(self) -> ImageShape:
-        """`channels` of `size` x `size`."""
-        return ImageShape(self.channels, self.size, self.size)
+        """`channels` of `resolution` x `resolution`."""
+        return ImageShape(self.channels, self.resolution, self.resolution)
 
     @field_validator("background")
     @classmethod
@@ -85,7 +85,7 @@ class ImageFolder(ImageSource):
     def __init__(self, options: ImageFolderOptions) -> None:
         self.options = options
         background = ImageColor.getrgb(options.background)
-        self._form = Form(options.size, options.channels, options.filter, background)
+        self._form = Form(options.resolution, options.channels, options.filter, background)
         self._classes: list[str] | None = None
         self._used = 0
         self._content = hashlib.sha256()

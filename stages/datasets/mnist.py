@@ -31,13 +31,13 @@ class MnistOptions(DatasetOptions):
     """Folder that holds `MNIST/raw/*.gz`, as torchvision leaves it, or the four files."""
     download: bool
     """Whether torchvision may fetch the files into `root` when they are missing."""
-    size: int = Field(ge=28)
+    resolution: int = Field(ge=28)
     """Side of the images; 28x28 are surrounded by zeros, e.g. to 32, which halves evenly."""
 
     @property
     def image_shape(self) -> ImageShape:
-        """One channel of `size` x `size`."""
-        return ImageShape(1, self.size, self.size)
+        """One channel of `resolution` x `resolution`."""
+        return ImageShape(1, self.resolution, self.resolution)
 
 
 class Mnist(ImageSource):
@@ -52,7 +52,7 @@ class Mnist(ImageSource):
         count = images_per_block(self.options.image_shape)
         for part, split in (("train", "train"), ("t10k", "test")):
             for images, labels in self._files.blocks(part, count):
-                yield ImageBlock(pad(images, self.options.size), labels, split)
+                yield ImageBlock(pad(images, self.options.resolution), labels, split)
 
     def class_names(self) -> list[str]:
         """The ten digits, as torchvision names them."""

@@ -49,10 +49,10 @@ _HEART_CENTROID = (math.pi / 4) * _HEART**3 / math.sqrt(2) * (1 / 2 + 2 / (3 * m
 
 
 class ShapesOptions(DatasetOptions):
-    """Options of `shapes`: picture and resolution of the factors."""
+    """Options of `shapes`: the picture, and the levels of its factors."""
 
     kind: Literal["shapes"]
-    size: int = Field(ge=8)
+    resolution: int = Field(ge=8)
     """Side of the images, e.g. 64."""
     channels: Literal[1, 3]
     """1: white on black. 3: the hue is a factor too."""
@@ -73,11 +73,11 @@ class ShapesOptions(DatasetOptions):
 
     @property
     def image_shape(self) -> ImageShape:
-        """`channels` of `size` x `size`."""
-        return ImageShape(self.channels, self.size, self.size)
+        """`channels` of `resolution` x `resolution`."""
+        return ImageShape(self.channels, self.resolution, self.resolution)
 
     @property
-    def resolution(self) -> tuple[int, ...]:
+    def levels(self) -> tuple[int, ...]:
         """Number of values of shape, scale, orientation, x, y and hue."""
         return (len(SHAPES), self.scales, self.orientations, self.columns, self.rows, self.hues)
 
@@ -85,7 +85,7 @@ class ShapesOptions(DatasetOptions):
     def _combinations_suffice(self) -> "ShapesOptions":
         if self.channels == 1 and self.hues != 1:
             raise ValueError(f"hues must be 1 where channels is 1 (grey); got {self.hues}")
-        total = math.prod(self.resolution)
+        total = math.prod(self.levels)
         if self.count > total:
             raise ValueError(
                 f"count must not exceed the {total} combinations of the factors; got {self.count}"
@@ -102,17 +102,17 @@ class Shapes(ImageSource):
     def blocks(self, rejected: list[Rejected]) -> Iterator[ImageBlock]:
         """Render the chosen combinations; the class is the shape."""
         options = self.options
-        total = math.prod(options.resolution)
+        total = math.prod(options.levels)
         cells = np.arange(total)
         if options.count:
             cells = np.sort(permutation(total, options.seed, "shapes")[: options.count])
         step = images_per_block(options.image_shape)
         for start in range(0, len(cells), step):
-            indices = np.unravel_index(cells[start : start + step], options.resolution)
-            factors = _factors(indices, options.resolution)
+            indices = np.unravel_index(cells[start : start + step], options.levels)
+            factors = _factors(indices, options.levels)
             if options.channels == 1:
                 del factors["hue"]
-            images = _render(factors, options.size, options.supersampling)
+            images = _render(factors, options.resolution, options.supersampling)
             yield ImageBlock(images, indices[0].astype(np.int64), factors=factors)
 
     def class_names(self) -> list[str]:
@@ -124,8 +124,8 @@ class Shapes(ImageSource):
         return {"rendered": "all of it, by the options above"}
 
 
-def _factors(indices: tuple[np.ndarray, ...], resolution: tuple[int, ...]) -> dict[str, np.ndarray]:
-    _, scales, orientations, columns, rows, hues = resolution
+def _factors(indices: tuple[np.ndarray, ...], levels: tuple[int, ...]) -> dict[str, np.ndarray]:
+    _, scales, orientations, columns, rows, hues = levels
     shape, scale, orientation, x, y, hue = indices
     return {
         "shape": shape.astype(np.int64),

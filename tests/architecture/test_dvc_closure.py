@@ -1,6 +1,11 @@
 """DVC's dependencies are exactly the code a stage runs: nothing stale, nothing re-run in vain."""
 
+import copy
+import functools
+import operator
+
 import pytest
+from dvc.stage.cache import _get_cache_hash
 
 from stages.core.sections import read_yaml
 from tests.architecture.imports import PROJECT, closure
@@ -90,3 +95,29 @@ def test_stages_follow_the_rules_of_the_seam(stage):
 
 def test_nothing_depends_on_the_run_markers():
     assert not [d for s in DVC.values() for d in s["deps"] if d.startswith("data/runs")]
+
+
+def leaves(value, path=()):
+    """(path, value) of everything that holds nothing further."""
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from leaves(inner, (*path, key))
+    else:
+        yield path, value
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_no_parameter_is_one_that_dvc_s_run_cache_forgets(name):
+    """DVC leaves out what is called `size` or `nfiles`, at any depth: results of other values."""
+
+    def key(params):
+        return _get_cache_hash({"cmd": "x", "params": {"params.yaml": params}}, key=True)
+
+    before = key(PARAMS[name])
+    for path, _ in leaves(PARAMS[name]):
+        changed = copy.deepcopy(PARAMS[name])
+        *parents, last = path
+        place = functools.reduce(operator.getitem, parents, changed)
+        place[last] = "something else"
+        assert key(changed) != before, path

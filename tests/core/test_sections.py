@@ -3,7 +3,7 @@
 from typing import Literal
 
 import pytest
-from pydantic import Field
+from pydantic import Field, create_model
 
 from stages.core.errors import ParamsError
 from stages.core.sections import Section, load_member, load_yaml, parse_params, read_yaml
@@ -140,3 +140,9 @@ def test_the_mark_that_some_editors_put_first_is_no_part_of_a_file(tmp_path):
 def test_a_folder_is_no_file_of_parameters(tmp_path):
     with pytest.raises(ParamsError, match="must be a file, is a folder"):
         read_yaml(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["size", "nfiles"])
+def test_no_option_has_a_name_that_dvc_forgets(name):
+    with pytest.raises(AssertionError, match="rename it"):
+        create_model("Forgotten", __base__=Section, **{name: (int, ...)})

@@ -20,7 +20,7 @@ OPTIONS: dict[str, Any] = {
     "watch": "data/README.md",
     "validation_fraction": 0.1,
     "test_fraction": 0.1,
-    "size": 8,
+    "resolution": 8,
     "channels": 3,
     "filter": "box",
     "background": "white",
@@ -271,7 +271,7 @@ def test_provenance_follows_the_bytes(tmp_path: Path) -> None:
 
 def test_real_flowers(shared_data: Path) -> None:
     path = shared_data / "flowers_ccby_128" / "flowers_ccby_128.zip"
-    source = ImageFolder(ImageFolderOptions(**OPTIONS | {"path": str(path), "size": 128}))
+    source = ImageFolder(ImageFolderOptions(**OPTIONS | {"path": str(path), "resolution": 128}))
     first = next(iter(source.blocks([])))
     assert source.class_names() == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
     assert first.images.shape[1:] == (3, 128, 128) and set(first.labels.tolist()) == {0}

@@ -86,7 +86,7 @@ def test_torchvision_is_usable_without_its_compiled_operators() -> None:
 @pytest.mark.parametrize("folder", ["MNIST/raw", "."])
 def test_mnist_in_both_layouts(tiny_mnist: dict[str, bytes], tmp_path: Path, folder: str) -> None:
     write(tmp_path / folder, tiny_mnist)
-    train, test = source("mnist", tmp_path, size=32).blocks([])
+    train, test = source("mnist", tmp_path, resolution=32).blocks([])
     assert (train.split, test.split) == ("train", "test")
     assert train.images.shape == (5, 1, 32, 32) and test.images.shape == (3, 1, 32, 32)
     assert train.labels.tolist() == [0, 1, 2, 3, 4]
@@ -100,8 +100,8 @@ def test_an_uneven_border_is_one_wider_below_and_right(
     tiny_mnist: dict[str, bytes], tmp_path: Path
 ) -> None:
     write(tmp_path, tiny_mnist)
-    plain, _ = source("mnist", tmp_path, size=28).blocks([])
-    padded, _ = source("mnist", tmp_path, size=31).blocks([])
+    plain, _ = source("mnist", tmp_path, resolution=28).blocks([])
+    padded, _ = source("mnist", tmp_path, resolution=31).blocks([])
     np.testing.assert_array_equal(padded.images[:, :, 1:29, 1:29], plain.images)
 
 
@@ -113,14 +113,14 @@ def test_a_missing_file_is_named_with_its_places(
     with pytest.raises(
         DataError, match=r"MNIST/raw/t10k-labels-idx1-ubyte\.gz: missing.*download: true"
     ):
-        list(source("mnist", tmp_path, size=28).blocks([]))
+        list(source("mnist", tmp_path, resolution=28).blocks([]))
 
 
 def test_a_damaged_file_is_named(tiny_mnist: dict[str, bytes], tmp_path: Path) -> None:
     tiny_mnist["train-labels-idx1-ubyte.gz"] += b"x"
     write(tmp_path, tiny_mnist)
     with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz: not the published file"):
-        list(source("mnist", tmp_path, size=28).blocks([]))
+        list(source("mnist", tmp_path, resolution=28).blocks([]))
 
 
 def test_a_failed_download_is_told(
@@ -131,7 +131,7 @@ def test_a_failed_download_is_told(
 
     monkeypatch.setattr(datasets.MNIST, "download", no_net)
     with pytest.raises(DataError, match=r"download failed \(no route to host\)"):
-        list(source("mnist", tmp_path, size=28, download=True).blocks([]))
+        list(source("mnist", tmp_path, resolution=28, download=True).blocks([]))
 
 
 @pytest.mark.parametrize("folder", ["cifar-10-batches-py", "."])
@@ -173,7 +173,7 @@ def test_a_cut_xz_file_is_named(tiny_cifar: dict[str, bytes], tmp_path: Path) ->
 
 
 def test_the_real_fashion_mnist(shared_data: Path) -> None:
-    of_kind = source("fashion_mnist", shared_data / "fashion_mnist", size=32)
+    of_kind = source("fashion_mnist", shared_data / "fashion_mnist", resolution=32)
     blocks = list(of_kind.blocks([]))
     assert max(block.images.nbytes for block in blocks) <= 2**23
     test = np.concatenate([block.images for block in blocks if block.split == "test"])

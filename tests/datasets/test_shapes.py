@@ -12,7 +12,7 @@ OPTIONS: dict[str, Any] = {
     "watch": "data/README.md",
     "validation_fraction": 0.1,
     "test_fraction": 0.1,
-    "size": 48,
+    "resolution": 48,
     "channels": 1,
     "supersampling": 4,
     "scales": 3,
@@ -98,7 +98,7 @@ def test_the_heart_stands_on_its_tip() -> None:
 
 
 def test_hue_changes_colour_only() -> None:
-    images, factors = render(channels=3, hues=6, size=20)
+    images, factors = render(channels=3, hues=6, resolution=20)
     assert images.shape[1] == 3 and "hue" in factors
     brightest = images.max(axis=1).reshape(-1, 6, 20, 20)
     np.testing.assert_array_equal(brightest, brightest[:, :1].repeat(6, axis=1))

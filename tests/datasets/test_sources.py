@@ -16,7 +16,7 @@ FRACTIONS = {"watch": "data/README.md", "validation_fraction": 0.1, "test_fracti
 SHAPES = {
     "kind": "shapes",
     "channels": 1,
-    "size": 20,
+    "resolution": 20,
     "supersampling": 2,
     "scales": 2,
     "orientations": 3,
@@ -47,7 +47,7 @@ def options(request: pytest.FixtureRequest, tmp_path: Path) -> DatasetOptions:
     folder = {
         "kind": "image_folder",
         "path": str(tmp_path),
-        "size": 8,
+        "resolution": 8,
         "channels": 3,
         "filter": "lanczos",
         "background": "white",
@@ -117,7 +117,7 @@ def test_the_background_must_be_an_opaque_colour() -> None:
     values = {
         "kind": "image_folder",
         "path": "x",
-        "size": 8,
+        "resolution": 8,
         "channels": 3,
         "filter": "box",
         "on_bad_file": "fail",

@@ -81,7 +81,7 @@ def blocks(place):
         "watch": "data/README.md",
         "validation_fraction": 0.1,
         "test_fraction": 0.1,
-        "size": 8,
+        "resolution": 8,
         "channels": 3,
         "filter": "lanczos",
         "background": "white",
