@@ -60,6 +60,9 @@ def _families(options: argparse.Namespace) -> int:
     with prefect_api(root):
         outcomes = compare(root, options.name, options.members, print)
     results = root / "benchmarks" / "results" / "families" / options.name
+    if options.members:
+        # A few are no comparison: the table of all of them stays as it is.
+        results = root / ".work" / "families" / f"{options.name}.chosen"
     table = write_results(results, outcomes)
     print(table.drop(columns="about").to_string(index=False))
     print(f"table and pictures: {results.relative_to(root)}")

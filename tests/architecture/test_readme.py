@@ -53,3 +53,11 @@ def test_every_preset_opens_with_what_it_is_and_how_to_run_it():
         assert lines[0].startswith("# ")
         assert lines[1] == f"# python -m pipelines run --preset {path.stem}"
         assert f"`{path.stem}`" in README or f"--preset {path.stem}" in README
+
+
+def test_the_preset_of_the_demo_is_params_yaml_as_checked_out():
+    """Families and sweeps of digits stand on it, whatever params.yaml has become."""
+    defaults = read_yaml(PROJECT / "params.yaml")
+    preset = read_yaml(PROJECT / "pipelines/presets/digits_vq.yaml")
+    assert {**preset, **defaults} == defaults
+    assert defaults.keys() - preset.keys() == {"seed", "device", "compute"}
