@@ -100,6 +100,8 @@ def test_completions_stand_beside_what_is_known(tmp_path: Path, capsys) -> None:
         (draw, ["--classes", "3"], "nor a number from 0 to 2"),
         (draw, ["--rejection", "2"], "--rejection: must be the share to keep"),
         (draw, ["--top-p", "7"], "sampling.top_p: Input should be less than or equal to 1"),
+        (draw, ["--temperature", "1e-40"], "sampling.temperature: Input should be greater than"),
+        (draw, ["--guidance", "1e308"], "sampling.guidance: Input should be less than"),
         (draw, ["--guidance-schedule", "cosine"], "guidance 1 is no guidance"),
         (draw, ["--variance-temperature", "0.9"], "must be 1 for codes"),
         (draw, ["--guidance", "2"], "sampling.guidance: must be 1 for a prior trained with"),

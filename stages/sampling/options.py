@@ -11,9 +11,15 @@ from stages.core.sections import Section
 from stages.heads.base import GuidanceSchedule, SamplerSettings
 from stages.nn.stepping import StepSettings
 
-__all__ = ["SamplingOptions"]
+__all__ = ["LARGEST_GUIDANCE", "LARGEST_TEMPERATURE", "LEAST_TEMPERATURE", "SamplingOptions"]
+
+LEAST_TEMPERATURE, LARGEST_TEMPERATURE = 1e-6, 1e6
+"""Both ends are their limits already: the most probable, and even chances. Far beyond them, or
+beyond the largest guidance, float32 overflows and there is no distribution to draw from."""
+LARGEST_GUIDANCE = 1e4
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[float, Field(ge=LEAST_TEMPERATURE, le=LARGEST_TEMPERATURE)]
 
 
 class SamplingOptions(Section):
@@ -25,7 +31,7 @@ class SamplingOptions(Section):
     """Image i depends on this and on i, and on no other number of the section but how to draw."""
     classes: list[int]
     """Classes to draw, in turn: image i is of class classes[i mod length]; []: all of them."""
-    temperature: float = Field(gt=0)
+    temperature: Temperature
     """Of the choice of a code or of a mixture component; below 1: safer and less diverse; 1: the
     model itself."""
     top_k: int = Field(ge=0)
@@ -35,14 +41,14 @@ class SamplingOptions(Section):
     pixels: Literal["mean", "draw"]
     """What is shown of p(x given z): its mean, or a draw, noise and all. A draw is what an
     autoregressive likelihood means by an image."""
-    guidance: float = Field(ge=0)
+    guidance: float = Field(ge=0, le=LARGEST_GUIDANCE)
     """1: none; above: more typical of the class; 0: as if without a class."""
     batch_size: int = Field(gt=0)
     """Images between two safe points of the run; rounded up to what the networks draw at once."""
 
     min_p: float = Field(ge=0, lt=1)
     """Keep the codes (or components) at least this times as probable as the best; 0: all."""
-    variance_temperature: float = Field(gt=0)
+    variance_temperature: Temperature
     """Multiplies the standard deviations that continuous latents are drawn with; 1: the model's.
     Codes have none: 1."""
     guidance_schedule: GuidanceSchedule

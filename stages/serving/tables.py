@@ -4,7 +4,7 @@
 |---------------|----------------------------------------------|----------------------------------|
 | `class`       | a name or number of a class                  | image i is of class i mod classes|
 | `seed`        | an integer from 0                            | that of the line                 |
-| `temperature` | above 0                                      | that of the line                 |
+| `temperature` | from 1e-6 to 1e6                             | that of the line                 |
 | `index`       | which image of the seed, from 0              | 0                                |
 
 The answer has a row for each, in the same order and under the same index: `class`, `seed`,
@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from stages.core.errors import ParamsError
+from stages.sampling.options import LARGEST_TEMPERATURE, LEAST_TEMPERATURE
 from stages.sampling.picture import class_caption
 from stages.sampling.request import label_of
 from stages.serving.requested import ImageServer, Wanted
@@ -132,6 +133,9 @@ def _temperature(value: Any, default: float, place: int) -> float:
         number = float(value)
     except (ValueError, TypeError):
         number = math.nan
-    if not (number > 0 and math.isfinite(number)):
-        raise ParamsError(f"row {place}: temperature must be a number above 0; got {value!r}")
+    if not LEAST_TEMPERATURE <= number <= LARGEST_TEMPERATURE:
+        raise ParamsError(
+            f"row {place}: temperature must be a number from {LEAST_TEMPERATURE:g} to "
+            f"{LARGEST_TEMPERATURE:g}; got {value!r}"
+        )
     return number

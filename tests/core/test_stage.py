@@ -100,7 +100,7 @@ def test_a_mistake_in_a_later_section_stops_the_stage_before_it_starts(workspace
     path = workspace / "params.yaml"
     path.write_text(path.read_text().replace("temperature: 1.0", "temperature: -1.0"))
     assert exit_status(lambda params, run: pytest.fail("must not run")) == 1
-    assert "sampling.temperature: Input should be greater than 0" in capsys.readouterr().err
+    assert "sampling.temperature: Input should be greater than" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

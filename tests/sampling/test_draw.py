@@ -14,7 +14,12 @@ from stages.heads.mixture import MixtureOptions
 from stages.priors.transformer import TransformerOptions, TransformerPrior
 from stages.priors.uniform import UniformOptions, UniformPrior
 from stages.sampling.draw import GROUP, Sampler, uniforms_of_images
-from stages.sampling.options import SamplingOptions
+from stages.sampling.options import (
+    LARGEST_GUIDANCE,
+    LARGEST_TEMPERATURE,
+    LEAST_TEMPERATURE,
+    SamplingOptions,
+)
 from tests.priors.sections import TRANSFORMER
 
 OPTIONS = {
@@ -92,6 +97,15 @@ def test_images_do_not_depend_on_the_batch_they_are_drawn_in(stored):
             part = fields(draws.draw(start, min(start + batch_size, count)))
             for all_of, some in zip(whole, part, strict=True):
                 np.testing.assert_array_equal(some, all_of[start : start + len(some)])
+
+
+@pytest.mark.parametrize("temperature", [LEAST_TEMPERATURE, LARGEST_TEMPERATURE])
+@pytest.mark.parametrize("guidance", [0.0, LARGEST_GUIDANCE])
+@pytest.mark.parametrize("stored", ["codes", "continuous"])
+def test_there_is_something_to_draw_wherever_settings_may_go(stored, guidance, temperature):
+    changes = {} if stored == "codes" else {"variance_temperature": temperature}
+    drawn = sampler(stored, guidance=guidance, temperature=temperature, **changes).draw(0, 5)
+    assert np.isfinite(drawn.latents).all()
 
 
 def test_images_depend_on_the_seed_and_differ_from_each_other():
