@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import math
 from typing import Any
 
 from stages.core.devices import Device
@@ -22,6 +23,11 @@ _SETTINGS: dict[str, tuple[type, str]] = {
     "guidance": (float, "above 1: more typical of the class"),
     "guidance_schedule": (str, "constant, linear or cosine"),
 }
+
+_MOST_TRIES = 1000
+"""A share so small that nobody waits for it is a slip of the hand."""
+_NEARLY = 2.5e-3
+"""Of a share: 0.333 and 0.167 stand for 1/3 and 1/6."""
 
 
 class Params(Section):
@@ -63,13 +69,32 @@ def requested_params(options: argparse.Namespace, **values: Any) -> Params:
     if asked.get("guidance_schedule") == "constant":
         asked["guidance_power"] = 1.0
     if options.rejection is not None:
-        if not 0 < options.rejection <= 1:
-            raise ParamsError(
-                f"--rejection: must be the share to keep, in (0, 1]; got {options.rejection}"
-            )
-        asked |= {"rejection_tries": round(1 / options.rejection), "rejection_threshold": 1.0}
+        tries = _tries_that_keep(options.rejection)
+        asked |= {"rejection_tries": tries, "rejection_threshold": 1.0}
     raw["sampling"] = raw["sampling"] | asked | values
     return parse_params(Params, raw, source=str(PARAMS_PATH), strict=False)
+
+
+def _tries_that_keep(share: float) -> int:
+    """Of how many candidates the best one is this share.
+
+    Raises:
+        ParamsError: If it is that of no whole number, or of too many.
+    """
+    if not 1 / _MOST_TRIES <= share <= 1:
+        raise ParamsError(
+            f"--rejection: must be the share to keep, from {1 / _MOST_TRIES:g} (the best of "
+            f"{_MOST_TRIES}) to 1; got {share}"
+        )
+    tries = round(1 / share)
+    if abs(share * tries - 1) > _NEARLY:
+        fewer = math.floor(1 / share)
+        nearest = (f"{1 / count:.4g} (the best of {count})" for count in (fewer, fewer + 1))
+        raise ParamsError(
+            "--rejection: must be one of a whole number of candidates; nearest are "
+            f"{' and '.join(nearest)}; got {share}"
+        )
+    return tries
 
 
 def label_of(name: str, class_names: list[str] | None, num_classes: int) -> int:
