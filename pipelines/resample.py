@@ -30,6 +30,7 @@ from pipelines.workspace.lock import hold, hold_workspace
 from pipelines.workspace.stage_graph import stage_order
 from stages.core.errors import ArtifactError
 from stages.core.sections import read_yaml
+from stages.core.seeds import Seed
 from stages.core.store import experiment_name
 
 __all__ = ["ResampleConfig", "resample"]
@@ -43,7 +44,7 @@ class ResampleConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int | None = Field(default=None, ge=0, description="Other seed, other images.")
+    seed: Seed | None = Field(default=None, description="Other seed, other images.")
     count: int | None = Field(default=None, gt=0, description="How many images.")
     temperature: float | None = Field(default=None, gt=0, description="Below 1: less diverse.")
     guidance: float | None = Field(default=None, ge=0, description="1: none.")

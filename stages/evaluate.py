@@ -12,11 +12,10 @@ import json
 import sys
 from pathlib import Path
 
-from pydantic import Field
-
 from stages.core.artifacts import new_artifact, write_json
 from stages.core.devices import Device, resolve_device
 from stages.core.sections import Section
+from stages.core.seeds import Seed
 from stages.core.stage import Run, run_stage
 from stages.evaluation.headline import headlines
 from stages.evaluation.judgement import Judgement, judge_line
@@ -38,7 +37,7 @@ INPUTS = ("prepared", "judge", "autoencoder", "latents", "prior", "samples")
 class Params(Section):
     """The sections this stage reads."""
 
-    seed: int = Field(ge=0)
+    seed: Seed
     device: Device
     evaluate: EvaluateOptions
 

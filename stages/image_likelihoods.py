@@ -22,6 +22,7 @@ from stages.assembly.second_stage import load_second_stage
 from stages.core.devices import resolve_device
 from stages.core.pictures import captioned_grid, save_png
 from stages.core.programs import exit_status
+from stages.core.seeds import seed_argument
 from stages.evaluation.given_images import open_given_images
 from stages.evaluation.image_table import ImageTable, LikelihoodOfImages
 from stages.stores.prepared import open_prepared
@@ -96,7 +97,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("images", help="train, validation or test; a folder; a zip archive")
     parser.add_argument("table", type=Path, help="Parquet file to write; the picture goes beside")
     parser.add_argument("--show", type=_positive, default=40, help="images of the picture")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws of posteriors")
+    parser.add_argument("--seed", type=seed_argument, default=0, help="of the draws of posteriors")
     parser.add_argument("--batch-size", type=_positive, default=128, help="images at a time")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     for name in ("autoencoder", "prior", "prepared"):

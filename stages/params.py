@@ -8,8 +8,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import Field
-
 from stages.assembly.first_stage import FirstStageParams
 from stages.assembly.judge import JudgeOptions
 from stages.assembly.second_stage import SecondStageParams
@@ -18,6 +16,7 @@ from stages.core.devices import Device
 from stages.core.errors import EXIT_USER_ERROR, LatentlineError, ParamsError
 from stages.core.ranks import ComputeOptions
 from stages.core.sections import PARAMS_PATH, parse_params, read_yaml
+from stages.core.seeds import Seed
 from stages.datasets.base import DatasetOptions
 from stages.encoding.options import EncodeOptions
 from stages.evaluation.options import EvaluateOptions
@@ -34,7 +33,7 @@ __all__ = ["Params", "check"]
 class Params(FirstStageParams, SecondStageParams):
     """Every section of params.yaml."""
 
-    seed: int = Field(ge=0)
+    seed: Seed
     """Root of every random stream but sampling's own."""
     device: Device
     compute: ComputeOptions

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from stages.assembly.first_stage import FirstStageParams, build_first_stage, save_first_stage
 from stages.autoencoders.base import Autoencoder
@@ -20,6 +19,7 @@ from stages.core.intensities import from_pixels, to_pixels
 from stages.core.pictures import labelled_rows, save_png
 from stages.core.randomness import seed_everything
 from stages.core.ranks import ComputeOptions
+from stages.core.seeds import Seed
 from stages.core.stage import Run, run_stage
 from stages.stores.prepared import PreparedSplit, open_prepared
 from stages.tasks.adversary import AdversaryOptions
@@ -38,7 +38,7 @@ PICTURED = 16
 class Params(FirstStageParams):
     """The sections this stage reads."""
 
-    seed: int = Field(ge=0)
+    seed: Seed
     device: Device
     compute: ComputeOptions
     train_autoencoder: TrainingOptions

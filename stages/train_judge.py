@@ -9,14 +9,13 @@ split, to be read beside every figure it takes part in, stands in the manifest.
 import sys
 from pathlib import Path
 
-from pydantic import Field
-
 from stages.assembly.judge import JudgeConfig, JudgeOptions, build_judge, save_judge
 from stages.core.artifacts import new_artifact, open_artifact
 from stages.core.devices import Device, resolve_device
 from stages.core.randomness import seed_everything
 from stages.core.ranks import ComputeOptions
 from stages.core.sections import Section
+from stages.core.seeds import Seed
 from stages.core.stage import Run, run_stage
 from stages.stores.prepared import open_prepared
 from stages.tasks.judge import JudgeTask
@@ -31,7 +30,7 @@ LEAST_SKILL = 0.1
 class Params(Section):
     """The sections this stage reads."""
 
-    seed: int = Field(ge=0)
+    seed: Seed
     device: Device
     compute: ComputeOptions
     judge: JudgeOptions

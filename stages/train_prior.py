@@ -9,13 +9,12 @@ nothing to learn (`uniform`, `standard_normal`), written as it is.
 
 from pathlib import Path
 
-from pydantic import Field
-
 from stages.assembly.second_stage import SecondStageParams, build_second_stage, save_second_stage
 from stages.core.artifacts import new_artifact, open_artifact
 from stages.core.devices import Device, resolve_device
 from stages.core.randomness import seed_everything
 from stages.core.ranks import ComputeOptions
+from stages.core.seeds import Seed
 from stages.core.stage import Run, run_stage
 from stages.stores.latents import open_latents
 from stages.tasks.passes import fit_in_passes
@@ -29,7 +28,7 @@ OUTPUT = Path("data/prior")
 class Params(SecondStageParams):
     """The sections this stage reads."""
 
-    seed: int = Field(ge=0)
+    seed: Seed
     device: Device
     compute: ComputeOptions
     train_prior: TrainingOptions

@@ -103,6 +103,7 @@ def test_completions_stand_beside_what_is_known(tmp_path: Path, capsys) -> None:
         (draw, ["--rejection", "nan"], "--rejection: must be the share to keep"),
         (draw, ["--rejection", "0.7"], "nearest are 1 (the best of 1) and 0.5 (the best of 2)"),
         (draw, ["--rejection", "0.34"], "nearest are 0.5 (the best of 2) and 0.3333 (the best"),
+        (draw, ["--seed", str(2**63)], "sampling.seed: Input should be less than"),
         (draw, ["--top-p", "7"], "sampling.top_p: Input should be less than or equal to 1"),
         (draw, ["--temperature", "1e-40"], "sampling.temperature: Input should be greater than"),
         (draw, ["--guidance", "1e308"], "sampling.guidance: Input should be less than"),

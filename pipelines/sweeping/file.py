@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 
 from pipelines.settings.named_files import named_file, names_in
 from stages.core.sections import Section, read_yaml, validate
+from stages.core.seeds import Seed
 
 __all__ = ["Objective", "Pruning", "Range", "Search", "Sweep", "read_sweep", "sweeps"]
 
@@ -54,7 +55,7 @@ class Search(Section):
     """`grid`: every combination; `optuna`: its TPE sampler, which learns from what came out."""
     count: int | None = Field(default=None, gt=0)
     """Branches; a grid says itself how many."""
-    seed: int | None = Field(default=None, ge=0)
+    seed: Seed | None = None
 
     @model_validator(mode="after")
     def _says_how_many(self) -> "Search":

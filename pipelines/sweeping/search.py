@@ -219,7 +219,8 @@ def _study(sweep: Sweep, folder: Path) -> "Study":
     )
     # What was drawn is not drawn again after a restart.
     seed = (sweep.search.seed or 0) + len(study.get_trials(deepcopy=False))
-    study.sampler = optuna.samplers.TPESampler(seed=seed)
+    # Its generator takes 32 bits.
+    study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32)
     return study
 
 

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float64, UInt8
 from pydantic import Field, model_validator
 
 from stages.core.randomness import permutation
+from stages.core.seeds import Seed
 from stages.core.shapes import ImageShape
 from stages.datasets.base import (
     DatasetOptions,
@@ -68,7 +69,7 @@ class ShapesOptions(DatasetOptions):
     """Number of hues; 1 in grey."""
     count: int = Field(ge=0)
     """Images to draw among all combinations, none twice; 0 for all of them."""
-    seed: int = Field(ge=0)
+    seed: Seed
     """Decides which ones are drawn."""
 
     @property

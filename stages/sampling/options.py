@@ -8,6 +8,7 @@ from stages.bottlenecks.base import LatentKind
 from stages.core.devices import Precision
 from stages.core.errors import ParamsError
 from stages.core.sections import Section
+from stages.core.seeds import Seed
 from stages.heads.base import GuidanceSchedule, SamplerSettings
 from stages.nn.stepping import StepSettings
 
@@ -27,7 +28,7 @@ class SamplingOptions(Section):
 
     count: int = Field(gt=0)
     """Images."""
-    seed: int = Field(ge=0)
+    seed: Seed
     """Image i depends on this and on i, and on no other number of the section but how to draw."""
     classes: list[int]
     """Classes to draw, in turn: image i is of class classes[i mod length]; []: all of them."""

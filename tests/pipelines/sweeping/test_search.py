@@ -8,6 +8,7 @@ from pipelines.sweeping.file import Sweep
 from pipelines.sweeping.search import open_search, probes
 from stages.core.errors import LatentlineError, ParamsError
 from stages.core.sections import validate
+from stages.core.seeds import LARGEST_SEED
 from tests.pipelines.sweeping.test_file import GRID
 
 RANGES = {
@@ -89,6 +90,12 @@ def test_optuna_asks_as_many_as_run_side_by_side_and_goes_on_after_a_kill(tmp_pa
     assert len(open_search(searching("optuna", 6), tmp_path, 2).ask()) == 1
     objective = asked.objective.model_dump() | {"direction": "higher"}
     assert len(open_search(searching("optuna", 6, objective=objective), tmp_path, 2).ask()) == 2
+
+
+def test_every_seed_is_one_of_optunas(tmp_path):
+    pytest.importorskip("optuna")
+    search = {"kind": "optuna", "count": 5, "seed": LARGEST_SEED}
+    assert len(open_search(sweep(search=search, over=RANGES), tmp_path, 2).ask()) == 2
 
 
 def test_without_optuna_it_says_what_to_install(tmp_path, monkeypatch):
