@@ -79,8 +79,9 @@ def frechet_slopes(samples: FeatureSet, reference: Gaussian) -> Float64[np.ndarr
     own = samples.gaussian
     across = own.factor.T @ reference.factor
     squares, vectors = torch.linalg.eigh(across.T @ across)
-    # Directions that only one of the two sets has; their slope is that of the identity alone.
-    shared = squares > len(squares) * torch.finfo(squares.dtype).eps * squares[-1]
+    # Directions that only one of the two sets has; their slope is that of the identity alone. The
+    # largest is a slice: a reference that does not vary has none, and no direction is shared.
+    shared = squares > len(squares) * torch.finfo(squares.dtype).eps * squares[-1:]
     scale = squares[shared] ** -0.25
     carried = reference.factor @ (vectors[:, shared] * scale)
     shift = 2 * (own.mean - reference.mean)

@@ -138,6 +138,22 @@ def test_slopes_are_those_of_reweighted_sets(dim: int) -> None:
         assert slopes[image] == pytest.approx(slope, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.parametrize("images", [5, 50])
+@pytest.mark.parametrize("varies", [True, False])
+def test_a_reference_that_does_not_vary_is_a_point(images: int, varies: bool) -> None:
+    # d^2 = |m - p|^2 + tr C is the mean of |x - p|^2, but for the unbiased N/(N - 1) of the trace.
+    samples = normal(images, 8, seed=1, scale=varies)
+    reference = normal(images, 8, seed=2, shift=1, scale=0)
+    vectors = samples.features.astype(np.float64)
+    mean = vectors.mean(axis=0)
+    curved = ((vectors - mean) ** 2).sum(axis=1) * images / (images - 1)
+    expected = 2 * (vectors - mean) @ (mean - 1) + curved - curved.mean()
+    slopes = frechet_slopes(samples, reference.gaussian)
+    np.testing.assert_allclose(slopes, expected, rtol=1e-9, atol=1e-9)
+    [figure] = frechet_figures(pair(samples, reference))
+    assert figure.interval[0] <= figure.value <= figure.interval[1]
+
+
 def test_the_interval_covers_other_draws_of_samples() -> None:
     # Against one reference, of 80 draws of as many samples; the target is the mean of all draws,
     # as the bias of that many samples is in every one.
