@@ -40,8 +40,9 @@ class GaussianOptions(LikelihoodOptions):
     kind: Literal["gaussian"]
     sigma: Literal["fixed", "learned", "optimal"]
     """Where the standard deviation comes from."""
-    value: float = Field(ge=_ROUNDING_NOISE)
-    """Standard deviation in intensities of [-1, 1]: the fixed one, or where the others start."""
+    value: float = Field(ge=_ROUNDING_NOISE, le=100)
+    """Standard deviation in intensities of [-1, 1]: the fixed one, or where the others start; at
+    100 the density is flat over all of them."""
     decay: float = Field(ge=0, lt=1)
     """Of the running mean squared error that `optimal` uses outside training, per step."""
 

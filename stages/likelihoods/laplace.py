@@ -44,9 +44,9 @@ class LaplaceOptions(LikelihoodOptions):
     kind: Literal["laplace"]
     scale: Literal["fixed", "learned", "optimal"]
     """Where the scale comes from."""
-    value: float = Field(ge=_ROUNDING_ERROR)
+    value: float = Field(ge=_ROUNDING_ERROR, le=100)
     """Scale in intensities of [-1, 1], 1 / sqrt 2 of the standard deviation: the fixed one, or
-    where the others start."""
+    where the others start; at 100 the density is flat over all of them."""
     decay: float = Field(ge=0, lt=1)
     """Of the running mean absolute error that `optimal` uses outside training, per step."""
 

@@ -40,7 +40,7 @@ class DistanceOptions(Section):
     """Bootstrap draws behind every interval; 0: no intervals."""
     level: float = Field(gt=0, lt=1)
     """Share of the draws an interval holds."""
-    infinity_points: int = Field(ge=0)
+    infinity_points: int = Field(ge=0, le=1000)
     """Sizes at which the Frechet distance is taken to be carried on to infinitely many samples, as
     many matrix roots; 0: not at all. Published: 15."""
     kernel_block: int = Field(ge=0)

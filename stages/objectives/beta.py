@@ -34,7 +34,7 @@ class BetaOptions(ObjectiveOptions):
     kind: Literal["beta"]
     kl_weight: float = Field(ge=0)
     """Multiplies the summed KL; 1: the evidence lower bound."""
-    free_bits: float = Field(ge=0)
+    free_bits: float = Field(ge=0, le=1000)
     """Nats per latent dimension that are charged in any case, and so are free to use; 0: none."""
     annealing: Literal["none"] | Ramp
     """How the weight rises from 0 at the first step."""

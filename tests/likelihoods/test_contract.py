@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import stages.likelihoods
+from stages.core.errors import ParamsError
 from stages.core.intensities import from_pixels, to_pixels
 from tests.likelihoods.examples import EXAMPLES, IMAGE, build
 
@@ -41,6 +42,15 @@ def test_shapes_and_ranges(values):
     for result in (target, likelihood.mean(parameters), likelihood.sample(parameters, stream())):
         assert result.shape == images.shape and result.dtype == torch.float32
         assert result.abs().max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("values", [v for v in EXAMPLES if "value" in v], ids=str)
+def test_the_widest_is_a_number_and_wider_ones_are_refused(values):
+    likelihood = build(values | {"value": 100.0}).eval()
+    target = likelihood.target(some_images(), None)
+    assert likelihood.log_prob(target, some_parameters(likelihood)).isfinite().all()
+    with pytest.raises(ParamsError, match="value: Input should be less than or equal to 100"):
+        build(values | {"value": 1e200})
 
 
 @every_example

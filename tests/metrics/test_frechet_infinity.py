@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 
-from stages.core.errors import DataError
+from stages.core.errors import DataError, ParamsError
+from stages.core.sections import validate
 from stages.metrics.frechet import gaussian_distance
 from stages.metrics.frechet_infinity import distances_over_n, frechet_infinity_figures
-from tests.metrics.feature_sets import normal, pair
+from stages.metrics.pair import DistanceOptions
+from tests.metrics.feature_sets import OPTIONS, normal, pair
 
 
 def test_every_point_is_the_distance_of_that_many_samples() -> None:
@@ -40,6 +42,11 @@ def test_it_is_asked_for_and_named() -> None:
     assert figure.name == "fid_infinity"
     assert figure.protocol.details["sizes"] == "6 evenly from 4 to 40, nested in random order"
     assert frechet_infinity_figures(pair(*sets))[0].name == "frechet_infinity_classifier"
+
+
+def test_points_without_end_are_refused() -> None:
+    with pytest.raises(ParamsError, match="infinity_points: Input should be less than or equal"):
+        validate(DistanceOptions, OPTIONS.model_dump() | {"infinity_points": 10**30}, source="p")
 
 
 def test_too_few_samples_make_no_line() -> None:

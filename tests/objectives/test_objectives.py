@@ -76,6 +76,7 @@ def test_the_capacity_is_led_along_a_line():
         ({"annealing_steps": 5}, "annealing_steps must be 0 with annealing none"),
         ({"cycles": 2}, "cycles must be 1 unless annealing is cyclical; got 2"),
         ({"kl_weight": -1.0}, "greater than or equal to 0"),
+        ({"free_bits": 1e308}, "free_bits: Input should be less than or equal to 1000"),
     ],
 )
 def test_impossible_options_say_what_must_hold(changes, message):
