@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from stages.core.errors import ParamsError
+
 __all__ = ["GaussianComponents", "Statistics"]
 
 Vectors = Float[Tensor, "vectors dim"]
@@ -111,6 +113,10 @@ class GaussianComponents(nn.Module):
             group: Which.
             seen: Of all the data.
             floor: Added to every variance.
+
+        Raises:
+            ParamsError: If a full covariance is singular but for rounding, and the floor too low to
+                mend that.
         """
         told = seen.counts > _FEWEST
         counts = seen.counts.clamp_min(_FEWEST)
@@ -120,7 +126,14 @@ class GaussianComponents(nn.Module):
             covariance.diagonal(dim1=-2, dim2=-1).add_(floor)
             # Of a component that answers for nothing only the form is wanted, not the numbers.
             covariance[~told] = torch.eye(self.dim).to(covariance)
-            factors = torch.linalg.cholesky(covariance)
+            factors, failed = torch.linalg.cholesky_ex(covariance)
+            if failed.any():
+                raise ParamsError(
+                    "prior.covariance_floor: must stand above rounding where a component has fewer "
+                    f"latents than these have numbers; got {floor:g}, at which "
+                    f"{failed.count_nonzero()} of {len(failed)} covariances are singular; raise it "
+                    "(0.001 is usual), give fewer components, or choose covariance: diagonal"
+                )
         else:
             variance = seen.products / counts[:, None] - means.square()
             factors = (variance.clamp_min(0) + floor).sqrt()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.distributions import Independent, MultivariateNormal, Normal
 
+from stages.core.errors import ParamsError
 from stages.nn.gaussian_components import GaussianComponents
 
 GROUPS, COMPONENTS, DIM = 2, 3, 4
@@ -62,6 +63,16 @@ def test_hard_shares_give_the_moments_of_each_share_whatever_the_pieces(full):
         expected = covariance if full else covariance.diagonal().diag()
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(parts.log_weights[0].exp(), torch.full((3,), 1 / 3))
+
+
+def test_a_floor_below_rounding_is_told_to_be_raised():
+    parts, vectors = components(full=True), torch.randn(2, DIM)
+    statistics = parts.statistics()
+    statistics.add(vectors, torch.full((2, COMPONENTS), 1 / COMPONENTS))
+    with pytest.raises(ParamsError, match=r"prior\.covariance_floor: .* got 1e-40.*; raise it"):
+        parts.update(0, statistics, floor=1e-40)
+    parts.update(0, statistics, floor=1e-3)
+    assert parts.joint(vectors, 0).isfinite().all()
 
 
 @every_form
