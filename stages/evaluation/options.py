@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from stages.core.sections import Section, validate
 from stages.extractors.base import ExtractorOptions
-from stages.metrics.pair import DistanceOptions
+from stages.metrics.pair import LEAST_IMAGES, DistanceOptions
 
 __all__ = ["EvaluateOptions"]
 
@@ -63,6 +63,15 @@ class EvaluateOptions(Section):
                 "must name each network once, and not classifier: the line's own judge always looks"
             )
         return read
+
+    @model_validator(mode="after")
+    def _looks_at_sets(self) -> "EvaluateOptions":
+        if 0 < self.max_images < LEAST_IMAGES:
+            raise ValueError(
+                f"max_images must be 0 (all) or at least {LEAST_IMAGES}, for distances between "
+                f"sets; got {self.max_images}"
+            )
+        return self
 
 
 def _network(value: Any) -> ExtractorOptions:

@@ -36,14 +36,12 @@ from stages.core.errors import DataError
 from stages.core.randomness import permutation
 from stages.metrics.base import Figure
 from stages.metrics.feature_set import FeatureSet
-from stages.metrics.pair import Pair
+from stages.metrics.pair import LEAST_IMAGES, Pair
 
 __all__ = ["KernelDistance", "kernel_distance", "kernel_figures"]
 
 STRIP = 256
 """Images in a strip: a set is held against itself a strip at a time, from the diagonal on."""
-_LEAST = 4
-"""Images of a set below which a variance over pairs has no meaning."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +114,10 @@ def kernel_distance(samples: FeatureSet, reference: FeatureSet) -> KernelDistanc
         DataError: If a set has fewer than four images.
     """
     for what, images in (("samples", samples), ("the reference", reference)):
-        if len(images) < _LEAST:
+        if len(images) < LEAST_IMAGES:
             raise DataError(
-                f"A kernel distance needs at least {_LEAST} images of each set; {what} came to "
-                f"{len(images)}. Draw more images."
+                f"A kernel distance needs at least {LEAST_IMAGES} images of each set; {what} came "
+                f"to {len(images)}. Draw more samples (sampling.count), or give larger splits."
             )
     n, m = len(samples), len(reference)
     of_samples, of_reference = (one.keep("kernel", _within) for one in (samples, reference))

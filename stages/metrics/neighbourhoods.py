@@ -89,7 +89,8 @@ def squared_radii(images: FeatureSet, neighbours: tuple[int, ...]) -> Float[Tens
     if len(images) <= most:
         raise DataError(
             f"A set must hold more images than neighbours are asked for; there are {len(images)} "
-            f"images and {most} neighbours. Draw more images, or ask for fewer neighbours."
+            f"images and {most} neighbours. Draw more samples (sampling.count), look at more of "
+            "the splits (evaluate.max_images), or ask for fewer neighbours."
         )
     radii = []
     for row, first in images.blocks():

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.core.errors import DataError
 from stages.core.randomness import numpy_stream
@@ -23,7 +23,10 @@ from stages.metrics.base import Figure, Protocol
 from stages.metrics.feature_set import FeatureSet
 from stages.metrics.neighbourhoods import Neighbourhoods
 
-__all__ = ["DistanceOptions", "Pair", "interval_of_mean"]
+__all__ = ["LEAST_IMAGES", "DistanceOptions", "Pair", "interval_of_mean"]
+
+LEAST_IMAGES = 4
+"""Of a set; with fewer a variance over pairs has no meaning."""
 
 _INCEPTION = {
     "frechet": "fid",
@@ -52,6 +55,15 @@ class DistanceOptions(Section):
     """The same of density and coverage. Published: 5."""
     score_splits: int = Field(gt=0)
     """Parts of the samples over which the score's standard deviation is taken. Published: 10."""
+
+    @model_validator(mode="after")
+    def _blocks_are_sets(self) -> "DistanceOptions":
+        if 0 < self.kernel_block < LEAST_IMAGES:
+            raise ValueError(
+                f"kernel_block must be 0 (all pairs) or at least {LEAST_IMAGES}, for a variance "
+                f"over the pairs of a block; got {self.kernel_block}"
+            )
+        return self
 
 
 @dataclass(frozen=True)

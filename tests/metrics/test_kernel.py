@@ -4,10 +4,12 @@ import torch
 from sklearn.metrics.pairwise import polynomial_kernel
 
 from benchmarks.distances.peers import torchmetrics_kernel
-from stages.core.errors import DataError
+from stages.core.errors import DataError, ParamsError
+from stages.core.sections import validate
 from stages.metrics import feature_set as chunks
 from stages.metrics.kernel import kernel_distance, kernel_figures
-from tests.metrics.feature_sets import feature_set, normal, pair
+from stages.metrics.pair import DistanceOptions
+from tests.metrics.feature_sets import OPTIONS, feature_set, normal, pair
 
 
 def by_loops(samples, reference) -> float:
@@ -84,6 +86,10 @@ def test_blocks_have_the_same_expectation_and_need_two_of_each() -> None:
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(DataError, match="the reference came to 3"):
         kernel_distance(normal(9, 2, seed=0), normal(3, 2, seed=1))
+    for block in (1, 3):
+        with pytest.raises(ParamsError, match=f"kernel_block must be 0 .*; got {block}"):
+            validate(DistanceOptions, OPTIONS.model_dump() | {"kernel_block": block}, source="p")
+    validate(DistanceOptions, OPTIONS.model_dump() | {"kernel_block": 4}, source="p")
 
 
 def test_only_inceptions_is_kid() -> None:
