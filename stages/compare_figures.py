@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compare and return the exit status."""
     options = _parser().parse_args(arguments)
     try:
+        if options.html is not None and options.html.is_dir():
+            raise LatentlineError(f"--html: must be a file to write; got the folder {options.html}")
         runs = [open_run(text) for text in options.runs]
         if len({run.name for run in runs}) < len(runs):
             raise LatentlineError("two runs have one name; tell them apart: NAME=PATH")
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.html is not None:
             write_page(options.html, runs, warnings)
             print(f"written: {options.html}")
-    except LatentlineError as error:
+    except (LatentlineError, OSError) as error:
         print(f"compare_figures: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     return EXIT_USER_ERROR if warnings and options.strict else 0

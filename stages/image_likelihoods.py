@@ -20,6 +20,7 @@ from pyarrow import parquet
 from stages.assembly.first_stage import load_first_stage
 from stages.assembly.second_stage import load_second_stage
 from stages.core.devices import resolve_device
+from stages.core.errors import ParamsError
 from stages.core.pictures import captioned_grid, save_png
 from stages.core.programs import exit_status
 from stages.core.seeds import seed_argument
@@ -62,6 +63,8 @@ def _caption(row: dict[str, object]) -> str:
 
 
 def _judge(arguments: argparse.Namespace) -> None:
+    if arguments.table.is_dir():
+        raise ParamsError(f"table: must be a file to write; got the folder {arguments.table}")
     device = resolve_device(arguments.device)
     first = load_first_stage(arguments.autoencoder, device)
     second = load_second_stage(arguments.prior, device)

@@ -78,6 +78,12 @@ def test_what_is_no_run_is_told_in_one_message(tmp_path, capsys) -> None:
     assert "no such file" in capsys.readouterr().err
     assert main([first, first]) == 1
     assert "NAME=PATH" in capsys.readouterr().err
+    assert main([first, "--html", str(tmp_path)]) == 1
+    told = capsys.readouterr()
+    assert told.err.endswith(f"--html: must be a file to write; got the folder {tmp_path}\n")
+    assert not told.out
+    assert main([first, "--html", str(tmp_path / "nowhere/page.html")]) == 1
+    assert "No such file" in capsys.readouterr().err
 
 
 def test_the_page_shows_runs_side_by_side_and_loads_nothing(tmp_path) -> None:

@@ -117,3 +117,7 @@ def test_mistakes_are_one_message(line: Path, tmp_path: Path, capsys: Any) -> No
         assert main([images, table]) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "t.parquet").exists()
+    for folder in ("", f"{tmp_path}/empty/"):
+        assert main(["test", folder, "--device", "cpu"]) == 1
+        assert "table: must be a file to write; got the folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
