@@ -6,6 +6,7 @@ nothing; `python -m stages.params` does the same for a person.
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from stages.assembly.first_stage import FirstStageParams
@@ -27,7 +28,7 @@ from stages.tasks.collapse_options import CollapseOptions
 from stages.tasks.perceptual import PerceptualOptions
 from stages.training.options import TrainingOptions
 
-__all__ = ["Params", "check"]
+__all__ = ["Params", "check", "require_named_files"]
 
 
 class Params(FirstStageParams, SecondStageParams):
@@ -67,6 +68,28 @@ def check(raw: dict[str, Any], *, source: str) -> Params:
         except ValueError as error:
             raise ParamsError(f"{source}: {error}") from None
     return params
+
+
+def require_named_files(params: Params) -> None:
+    """The weights that a stage will open, the last one perhaps, are there.
+
+    Not part of `check`: that a preset is valid depends on no machine.
+
+    Raises:
+        ParamsError: Naming what is missing.
+    """
+    evaluate, perceptual = params.evaluate, params.perceptual
+    named = {f"evaluate.networks ({each.kind})": each.weights for each in evaluate.networks}
+    if evaluate.lpips_weights:
+        named["evaluate.lpips_weights"] = evaluate.lpips_weights
+    if perceptual.weight:
+        named["perceptual.weights"] = perceptual.weights
+    for name, path in named.items():
+        if not Path(path).exists():
+            raise ParamsError(
+                f"{name}: must name weights that are there, {path} is not; mend the path, or do "
+                "without them: evaluate.networks [], evaluate.lpips_weights '', perceptual.weight 0"
+            )
 
 
 def _grid_divides(params: Params) -> None:
@@ -157,6 +180,23 @@ def _steps_to_hasten_are_there(params: Params) -> None:
             )
 
 
+def _coded_images_have_bits(params: Params) -> None:
+    wanted, likelihood = params.evaluate.coded_images, params.likelihood
+    if not wanted:
+        return
+    if _latent_spec(params).kind != "codes":
+        raise ValueError(
+            f"evaluate.coded_images: must be 0 with bottleneck {params.bottleneck.kind!r}, which "
+            f"stores no codes; got {wanted}"
+        )
+    if not likelihood.discretized:
+        raise ValueError(
+            "evaluate.coded_images: must be 0 where the likelihood is no probability of 8-bit "
+            f"images, as {likelihood.kind!r} is set; got {wanted}; use discretized_logistic, or "
+            "autoregressive with 256 levels"
+        )
+
+
 def _adaptive_weights_need_a_graph(params: Params) -> None:
     adversary = params.adversary
     if adversary.weight and adversary.adaptive and params.train_autoencoder.compile:
@@ -207,6 +247,7 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _steps_to_hasten_are_there,
     _likelihood_suits_the_images,
     _weights_need_a_density,
+    _coded_images_have_bits,
     _adaptive_weights_need_a_graph,
     _every_process_has_a_piece,
     _an_adversary_sees_whole_batches,
@@ -218,6 +259,7 @@ def main() -> int:
     """Check params.yaml and say so."""
     try:
         params = check(read_yaml(PARAMS_PATH), source=str(PARAMS_PATH))
+        require_named_files(params)
     except LatentlineError as error:
         print(error, file=sys.stderr)
         return EXIT_USER_ERROR

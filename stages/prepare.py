@@ -60,6 +60,7 @@ def prepare(params: PrepareParams, run: Run) -> None:
                 _add(writer, block, options)
                 run.raise_if_stopped()
         _refuse_empty_splits(writer.counts(), options)
+        _refuse_classes_not_taught(source.class_names(), writer)
         about.update(_describe(source, options, writer, rejected))
     run.tracker.log_metrics(
         {f"images/{name}": float(count) for name, count in about["counts"].items()}
@@ -121,6 +122,18 @@ def _refuse_empty_splits(counts: dict[str, int], options: DatasetOptions) -> Non
             f"{sum(counts.values())}; give more images or other fractions (dataset."
             f"validation_fraction is {options.validation_fraction}, dataset.test_fraction "
             f"{options.test_fraction})"
+        )
+
+
+def _refuse_classes_not_taught(names: list[str] | None, writer: PreparedWriter) -> None:
+    """Samples would be drawn of a class that nobody was shown."""
+    counts = [] if names is None else writer.class_counts("train", len(names))
+    missing = [name for name, count in zip(names or [], counts, strict=True) if count == 0]
+    if missing:
+        raise DataError(
+            f"every class must have a training image, {' and '.join(missing)} would have none "
+            "(files that are rejected do not count, nor those that fall to validation and test); "
+            "give it more images or take it away"
         )
 
 

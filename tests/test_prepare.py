@@ -139,6 +139,17 @@ def test_what_is_left_out_is_written_down(tmp_path: Path, run: Run) -> None:
     assert run.tracker.metrics["images/rejected"] == 1
 
 
+def test_a_class_without_a_training_image_is_refused(tmp_path: Path, run: Run) -> None:
+    """Its name alone would make it one that samples are drawn of."""
+    for name in ("a", "b"):
+        write_images(tmp_path / "images" / name, range(40))
+    (tmp_path / "images" / "c").mkdir()
+    (tmp_path / "images" / "c" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="must have a training image, c would have none"):
+        prepare(params(folder_options(tmp_path / "images")), run)
+    assert not PREPARED.exists()
+
+
 def test_an_empty_split_is_refused_and_nothing_is_left(tmp_path: Path, run: Run) -> None:
     write_images(tmp_path / "images", range(3))
     options = folder_options(

@@ -167,7 +167,8 @@ def _run(
     # The whole file is checked before any work is lost to a mistake in a later section. By name
     # and not by import: the check can only refuse, never change a byte, so the code of the later
     # sections is no dependency of this stage.
-    importlib.import_module("stages.params").check(raw, source=str(PARAMS_PATH))
+    whole = importlib.import_module("stages.params")
+    whole.require_named_files(whole.check(raw, source=str(PARAMS_PATH)))
     paths = inputs(params) if callable(inputs) else inputs
     opened = {type: open_artifact(path, type) for type, path in paths.items()}
     key = _key(stage, params, opened, digest_of(code), grows)

@@ -124,7 +124,7 @@ def _options(path: str, prepared: Prepared) -> DatasetOptions:
     values = {
         "kind": _FOLDER,
         "path": path,
-        "size": shape.height,
+        "resolution": shape.height,
         "channels": shape.channels,
         **rule,
         "on_bad_file": "skip",
