@@ -184,6 +184,7 @@ def apply_overlay(
     path = workspace / PARAMS
     before = read_yaml_text(path)
     after = checked_overlay(before, preset, overrides)
+    _require_watched(workspace, overrides)
     source = _source(preset)
     if after == before:
         return False
@@ -198,6 +199,15 @@ def apply_overlay(
     building.replace(path)
     log(f"{PARAMS} written: {' + '.join([source, *overrides])}")
     return True
+
+
+def _require_watched(workspace: Path, overrides: Mapping[str, Any]) -> None:
+    watched = overrides.get("dataset.watch")
+    if watched is not None and not (workspace / str(watched)).exists():
+        raise ParamsError(
+            f"dataset.watch: must be a file or folder that is there, for DVC looks at it; got "
+            f"{watched}"
+        )
 
 
 def _has_uncommitted_changes(workspace: Path) -> bool:

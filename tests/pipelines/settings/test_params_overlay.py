@@ -220,6 +220,16 @@ def test_a_value_from_the_command_line_makes_no_object() -> None:
         parse_override("seed=!!python/object/apply:os.system [id]")
 
 
+def test_what_dvc_is_to_watch_is_there(tmp_path: Path, project: Path) -> None:
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ParamsError, match="dataset.watch: must be .* got gone"):
+        apply_overlay(tmp_path, None, {"dataset.watch": "gone"}, print)
+    assert (tmp_path / "params.yaml").read_text(encoding="utf-8") == text
+    (tmp_path / "there").mkdir()
+    assert apply_overlay(tmp_path, None, {"dataset.watch": "there"}, print)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [(b"seed: \xe9\n", "must be UTF-8 text"), (b"{}\n", "must hold sections")],
