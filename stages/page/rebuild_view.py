@@ -21,11 +21,11 @@ def view() -> None:
     with working("Rebuilding"):
         again = rebuilt(line, chosen)[0]
     error = chosen.pixels.astype(float) - again.astype(float)
-    # In [-1, 1], as everywhere in the line.
-    mse = float(np.mean((error / 127.5) ** 2))
-    psnr = "without loss" if mse == 0 else f"{10 * np.log10(4 / mse):.1f} dB"
+    # Of intensities in [0, 1], as the figure `mse` of the line.
+    mse = float(np.mean((error / 255.0) ** 2))
+    psnr = "without loss" if mse == 0 else f"{-10 * np.log10(mse):.1f} dB"
     images = np.stack([chosen.pixels, again, np.abs(error).astype(np.uint8)])
     show([("", images)], [["original", "rebuilt", "difference"]], tile=110)
     left, right = st.columns(2)
     left.metric("PSNR", psnr)
-    right.metric("Mean squared error", f"{mse:.4f}", help="Of intensities in [-1, 1].")
+    right.metric("Mean squared error", f"{mse:.4f}", help="Of intensities in [0, 1].")
