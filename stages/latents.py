@@ -22,7 +22,11 @@ def describe(dataset: LatentDataset) -> str:
     grid = f"{header.grid_height}x{header.grid_width}"
     if header.kind == "codes":
         dtype = column_types(header)["codes"][0].name
-        what = f"codes on a {grid} grid, alphabet of {header.num_codes}, as {dtype}"
+        where = f"on a {grid} grid"
+        if header.parts:
+            grids = ", ".join(f"{rows}x{columns}" for rows, columns in header.parts)
+            where = f"on grids {grids} (parts), end to end in rows of {header.grid_width}"
+        what = f"codes {where}, alphabet of {header.num_codes}, as {dtype}"
     else:
         dtype = column_types(header)["mean"][0].name
         points = "points" if header.deterministic else "mean and log-variance"

@@ -62,6 +62,14 @@ def test_codes_are_described(tmp_path, capsys):
         assert part in text
 
 
+def test_several_grids_of_codes_are_told_apart(tmp_path, capsys):
+    several = CODES | {"grid_height": 1, "grid_width": 15, "parts": ((1, 3), (3, 4))}
+    path = written(tmp_path / "latents", several)
+    assert main(["describe", str(path)]) == 0
+    said = "codes on grids 1x3, 3x4 (parts), end to end in rows of 15, alphabet of 300, as uint16"
+    assert said in capsys.readouterr().out
+
+
 def test_continuous_latents_are_described(tmp_path, capsys):
     path = written(tmp_path / "latents", CONTINUOUS)
     assert main(["describe", str(path)]) == 0
