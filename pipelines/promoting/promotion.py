@@ -142,11 +142,13 @@ def promote_newest(
         run, figures = _newest(client)
         run_id = run.info.run_id
         url = run_url(uri, run.info.experiment_id, run_id)
+        # Before anything else is said: a name nobody has is a mistake whoever is champion.
+        figure = _figure(figures, metric, run_id)
         current = _champion(client, model, alias)
         if current == run_id:
             return Decision(False, "the newest line is the champion", run_id, current, url)
         theirs = None if current is None else _figure(_figures(client, current), metric, current)
-        better, why = decide(_figure(figures, metric, run_id), theirs)
+        better, why = decide(figure, theirs)
         if not dry_run:
             if better:
                 source = _source(root, client, run, model, log)

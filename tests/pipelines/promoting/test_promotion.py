@@ -132,6 +132,8 @@ def test_the_registry_follows_improvements_only(
     assert registry.promote().why.endswith("the first champion")
     assert registry.champion() == first
     assert registry.promote().why == "the newest line is the champion"
+    with pytest.raises(ArtifactError, match="has no figure 'fid'; there are, .*: frechet"):
+        promote_newest(tmp_path, "fid", alias="champion", model="m", dry_run=True, log=print)
 
     near = registry.line(figure(0.45, 0.55))
     registry.client.set_terminated(
