@@ -103,11 +103,17 @@ def test_completions_stand_beside_what_is_known(tmp_path: Path, capsys) -> None:
         (draw, ["--rejection", "nan"], "--rejection: must be the share to keep"),
         (draw, ["--rejection", "0.7"], "nearest are 1 (the best of 1) and 0.5 (the best of 2)"),
         (draw, ["--rejection", "0.34"], "nearest are 0.5 (the best of 2) and 0.3333 (the best"),
-        (draw, ["--seed", str(2**63)], "sampling.seed: Input should be less than"),
-        (draw, ["--top-p", "7"], "sampling.top_p: Input should be less than or equal to 1"),
-        (draw, ["--temperature", "1e-40"], "sampling.temperature: Input should be greater than"),
-        (draw, ["--guidance", "1e308"], "sampling.guidance: Input should be less than"),
-        (draw, ["--guidance-schedule", "cosine"], "guidance 1 is no guidance"),
+        (draw, ["--seed", str(2**63)], "--seed: Input should be less than"),
+        (draw, ["--top-p", "7"], "--top-p: Input should be less than or equal to 1; got 7.0"),
+        (draw, ["--count", "0"], "--count: Input should be greater than 0; got 0"),
+        (draw, ["--temperature", "1e-40"], "--temperature: Input should be greater than"),
+        (draw, ["--guidance", "1e308"], "--guidance: Input should be less than"),
+        (complete, ["--mask", "none", "--images", "0", "--seed", "-1"], "--seed: "),
+        (
+            draw,
+            ["--guidance-schedule", "cosine"],
+            "--guidance-schedule with params.yaml: sampling: guidance 1 is no guidance",
+        ),
         (draw, ["--variance-temperature", "0.9"], "must be 1 for codes"),
         (draw, ["--guidance", "2"], "sampling.guidance: must be 1 for a prior trained with"),
         (complete, ["--mask", "half", "--images", "0"], "must be one of none, upper_half"),
@@ -118,11 +124,26 @@ def test_completions_stand_beside_what_is_known(tmp_path: Path, capsys) -> None:
 )
 def test_mistakes_are_one_message(program, arguments, message, tmp_path, capsys) -> None:
     out = ["--out", str(tmp_path / "out.png")]
-    count = ["--count", "3"]
-    assert program(*arguments, *out, *count) == 1
+    # The last one given counts.
+    assert program("--count", "3", *arguments, *out) == 1
     said = capsys.readouterr().err
     assert message in said and len(said.splitlines()) == 1
     assert not (tmp_path / "out.png").exists()
+
+
+def test_what_params_yaml_says_is_not_blamed_on_an_option(
+    line, tmp_path, monkeypatch, capsys
+) -> None:
+    (tmp_path / "data").symlink_to(line / "data")
+    monkeypatch.chdir(tmp_path)
+    params = {"device": "cpu", "sampling": SAMPLING | {"top_p": 7.0, "guidance_power": 2.0}}
+    Path("params.yaml").write_text(json.dumps(params))
+    assert draw("--count", "0", "--seed", "1", "--out", "out.png") == 1
+    said = sorted(capsys.readouterr().err.splitlines())
+    assert [line.split(": ")[0] for line in said] == ["--count", "params.yaml"]
+    assert said[1].startswith("params.yaml: sampling.top_p: ")
+    assert draw("--count", "3", "--top-p", "1", "--out", "out.png") == 1
+    assert capsys.readouterr().err.startswith("params.yaml: sampling: guidance_power must be 1")
 
 
 def test_where_nothing_is_trained_it_says_so(tmp_path, monkeypatch, capsys) -> None:

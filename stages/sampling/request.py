@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import math
+import re
 from typing import Any
 
 from stages.core.devices import Device
@@ -54,10 +55,11 @@ def requested_params(options: argparse.Namespace, **values: Any) -> Params:
 
     Args:
         options: With the attributes of `add_settings`.
-        **values: Further values of the section.
+        **values: Further values of the section, each from the option of its name.
 
     Raises:
-        ParamsError: If a value may not be, or contradicts another.
+        ParamsError: If a value may not be, or contradicts another; it names the option that gave
+            the value.
     """
     raw = read_yaml(PARAMS_PATH)
     if not isinstance(raw.get("sampling"), dict):
@@ -72,7 +74,34 @@ def requested_params(options: argparse.Namespace, **values: Any) -> Params:
         tries = _tries_that_keep(options.rejection)
         asked |= {"rejection_tries": tries, "rejection_threshold": 1.0}
     raw["sampling"] = raw["sampling"] | asked | values
-    return parse_params(Params, raw, source=str(PARAMS_PATH), strict=False)
+    by_option = [name for name, value in given.items() if value is not None] + list(values)
+    options_of = {name: f"--{name.replace('_', '-')}" for name in by_option}
+    if options.rejection is not None:
+        options_of["rejection_tries"] = "--rejection"
+    try:
+        return parse_params(Params, raw, source=str(PARAMS_PATH), strict=False)
+    except ParamsError as error:
+        lines = [_with_options(line, options_of) for line in str(error).splitlines()]
+        raise ParamsError("\n".join(lines)) from None
+
+
+def _with_options(line: str, options_of: dict[str, str]) -> str:
+    """A message about the section that names the options its values came from, not the file.
+
+    Args:
+        line: As of `parse_params`.
+        options_of: Field of the section -> option that gave its value.
+    """
+    for name, option in options_of.items():
+        field = f"{PARAMS_PATH}: sampling.{name}: "
+        if line.startswith(field):
+            return f"{option}: {line.removeprefix(field)}"
+    # A rule over several values, of which some are the file's.
+    rule = f"{PARAMS_PATH}: sampling: "
+    said = [option for name, option in options_of.items() if re.search(rf"\b{name}\b", line)]
+    if line.startswith(rule) and said:
+        return f"{', '.join(said)} with {PARAMS_PATH}: sampling: {line.removeprefix(rule)}"
+    return line
 
 
 def _tries_that_keep(share: float) -> int:
