@@ -27,7 +27,13 @@ from stages.core.programs import exit_status
 from stages.core.shapes import ImageShape
 from stages.files.image_files import Form, NotAnImage, read_image
 from stages.sampling.picture import class_caption
-from stages.sampling.request import add_settings, label_of, requested_params, require_trained
+from stages.sampling.request import (
+    add_settings,
+    label_of,
+    png_or_folder,
+    requested_params,
+    require_trained,
+)
 from stages.sampling.trained import PATHS, Trained, open_trained
 from stages.stores.prepared import open_prepared
 
@@ -64,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="K",
         help="of each completion, of which one is kept, where the mask is no prefix",
     )
-    parser.add_argument("--out", type=Path, required=True, help="FILE.png")
+    parser.add_argument("--out", required=True, help="FILE.png")
     add_settings(parser)
     return parser
 
@@ -74,6 +80,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ParamsError("--count and --candidates must be at least 1")
     if options.rejection is not None:
         raise ParamsError("--rejection: completions are weighed by the prior, no judge is asked")
+    out = png_or_folder(options.out, folder=False)
     require_trained()
     params = requested_params(options)
     paths = {type: path for type, path in PATHS.items() if type != "judge"}
@@ -90,9 +97,9 @@ def _run(options: argparse.Namespace) -> None:
         found = completed(trained, completer, given, mask, options.count)
         print(_said(given, found, options.candidates))
         rows.append((_caption(given, trained), row_of(trained, given, mask, found)))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_png(labelled_rows(rows), options.out)
-    print(f"original, what is known, {options.count} completions: {options.out}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_png(labelled_rows(rows), out)
+    print(f"original, what is known, {options.count} completions: {out}")
 
 
 def _images(options: argparse.Namespace, trained: Trained) -> list[Given]:

@@ -21,14 +21,19 @@ from PIL import Image
 
 import stages.core.quiet  # noqa: F401
 from stages.core.devices import resolve_device
-from stages.core.errors import ParamsError
 from stages.core.pictures import grid, labelled_rows, save_png
 from stages.core.programs import exit_status
 from stages.core.progress import progress
 from stages.sampling.draw import GROUP, Drawn, Sampler, concatenated
 from stages.sampling.options import SamplingOptions
 from stages.sampling.picture import class_caption
-from stages.sampling.request import add_settings, label_of, requested_params, require_trained
+from stages.sampling.request import (
+    add_settings,
+    label_of,
+    png_or_folder,
+    requested_params,
+    require_trained,
+)
 from stages.sampling.trained import needed_paths, open_trained
 
 __all__ = ["main"]
@@ -48,14 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--classes", default="", metavar="A,B", help="names or numbers; none: all")
     parser.add_argument("--count", type=int, required=True, metavar="N", help="images in all")
-    parser.add_argument("--out", type=Path, required=True, help="FILE.png, or a folder")
+    parser.add_argument("--out", required=True, help="FILE.png, or a folder")
     add_settings(parser)
     return parser
 
 
 def _draw(options: argparse.Namespace) -> str:
-    if options.out.suffix.lower() != ".png" and options.out.is_file():
-        raise ParamsError(f"--out: must be a folder, or a file called *.png; got {options.out}")
+    out = png_or_folder(options.out, folder=True)
     require_trained()
     params = requested_params(options, count=options.count, classes=[])
     trained = open_trained(needed_paths(params.sampling), resolve_device(params.device))
@@ -67,12 +71,12 @@ def _draw(options: argparse.Namespace) -> str:
     ]
     sampling = params.sampling.model_copy(update={"classes": labels})
     sampler = trained.sampler(sampling)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    if options.out.suffix.lower() == ".png":
-        save_png(_picture(concatenated(list(_drawn(sampler))), names), options.out)
-        return f"{sampling.count} images: {options.out}"
-    _write_folder(options.out, sampler, sampling, names)
-    return f"{sampling.count} images and samples.parquet: {options.out}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix.lower() == ".png":
+        save_png(_picture(concatenated(list(_drawn(sampler))), names), out)
+        return f"{sampling.count} images: {out}"
+    _write_folder(out, sampler, sampling, names)
+    return f"{sampling.count} images and samples.parquet: {out}"
 
 
 def _drawn(sampler: Sampler) -> Iterator[Drawn]:

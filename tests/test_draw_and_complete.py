@@ -131,6 +131,19 @@ def test_mistakes_are_one_message(program, arguments, message, tmp_path, capsys)
     assert not (tmp_path / "out.png").exists()
 
 
+@pytest.mark.parametrize("out", ["x.jpg", "x.JPEG", "x.tiff", "a.folder/x.gif", "", " "])
+def test_other_formats_and_no_name_are_refused(out, line, tmp_path, monkeypatch, capsys):
+    (tmp_path / "data").symlink_to(line / "data")
+    (tmp_path / "params.yaml").write_text((line / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    for program, arguments in ((draw, ()), (complete, ("--mask", "none", "--images", "0"))):
+        assert program("--count", "2", *arguments, "--out", out) == 1
+        said = capsys.readouterr().err
+        assert "*.png" in said and f"got {out!r}" in said and len(said.splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_what_params_yaml_says_is_not_blamed_on_an_option(
     line, tmp_path, monkeypatch, capsys
 ) -> None:

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from stages.core.devices import Device
@@ -12,7 +13,14 @@ from stages.core.sections import PARAMS_PATH, Section, parse_params, read_yaml
 from stages.sampling.options import SamplingOptions
 from stages.sampling.trained import PATHS
 
-__all__ = ["Params", "add_settings", "label_of", "requested_params", "require_trained"]
+__all__ = [
+    "Params",
+    "add_settings",
+    "label_of",
+    "png_or_folder",
+    "requested_params",
+    "require_trained",
+]
 
 _SETTINGS: dict[str, tuple[type, str]] = {
     "seed": (int, "other numbers, other images"),
@@ -29,6 +37,8 @@ _MOST_TRIES = 1000
 """A share so small that nobody waits for it is a slip of the hand."""
 _NEARLY = 2.5e-3
 """Of a share: 0.333 and 0.167 stand for 1/3 and 1/6."""
+
+_OTHER_PICTURES = {".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 class Params(Section):
@@ -124,6 +134,28 @@ def _tries_that_keep(share: float) -> int:
             f"{' and '.join(nearest)}; got {share}"
         )
     return tries
+
+
+def png_or_folder(out: str, *, folder: bool) -> Path:
+    """The place that `--out` names.
+
+    Args:
+        out: As it was given.
+        folder: Whether a folder will do.
+
+    Raises:
+        ParamsError: If it is neither: no name at all, a picture of another format, a file.
+    """
+    path = Path(out)
+    png = path.suffix.lower() == ".png"
+    # An empty name, as of a variable nobody has set, would be the project itself.
+    other = not out.strip() or path.suffix.lower() in _OTHER_PICTURES or path.is_file()
+    if not png and (other or not folder):
+        single = ", or a folder for single ones" if folder else ""
+        raise ParamsError(
+            f"--out: pictures are written as PNG: must be a file called *.png{single}; got {out!r}"
+        )
+    return path
 
 
 def label_of(name: str, class_names: list[str] | None, num_classes: int) -> int:
