@@ -83,8 +83,9 @@ def _judge(arguments: argparse.Namespace) -> None:
     for file in images.rejected:
         print(f"left out: {file.path}: {file.reason}", file=sys.stderr)
     total = table.rows["total_nats"]
+    where = images.title if images.split is None else f"the {images.title}"
     print(
-        f"{arguments.table}: {len(total)} images of the {images.title}\n"
+        f"{arguments.table}: {len(total)} images of {where}\n"
         f"total        mean {total.mean():.2f}, median {total.median():.2f}, "
         f"largest {total.max():.2f} nats per image"
     )

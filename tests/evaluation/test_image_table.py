@@ -102,11 +102,14 @@ def test_an_odd_image_in_a_folder_is_found(line: Path, tmp_path: Path) -> None:
 
 
 @codes
-def test_a_folder_of_other_classes_has_none(line: Path, tmp_path: Path) -> None:
+def test_a_folder_of_other_classes_has_none(line: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "images").mkdir()
     Image.new("RGB", (20, 30), "red").save(tmp_path / "images/red.png")
     table = judged(tmp_path / "t.parquet", str(tmp_path / "images"))
     assert "label" not in table and list(table["file"]) == ["red.png"]
+    assert f": 1 images of {tmp_path / 'images'}\n" in capsys.readouterr().out
+    judged(tmp_path / "t.parquet", "test")
+    assert f": {COUNTS['test']} images of the test split of data" in capsys.readouterr().out
 
 
 @codes
