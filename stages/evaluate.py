@@ -57,6 +57,9 @@ def evaluate(params: Params, run: Run) -> None:
         report.write(folder / "report.html", folder, run=None)
     if judgement.memorisation.flagged:
         print(f"evaluate: warning: {judgement.memorisation.verdict}", file=sys.stderr)
+    shares = judgement.class_shares
+    if shares is not None and shares.flagged:
+        print(f"evaluate: warning: {shares.verdict}", file=sys.stderr)
     log(run, judgement, report)
 
 

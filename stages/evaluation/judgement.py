@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from stages.core.stage import Run
+from stages.evaluation.class_shares import ClassShares, class_shares
 from stages.evaluation.coded import code_test
 from stages.evaluation.comparison import Comparison
 from stages.evaluation.factors import TITLE as FACTORS
@@ -66,6 +67,8 @@ class Judgement:
     """That unit: the median distance of test images, in features."""
     memorisation: Memorisation
     """What these distances say."""
+    class_shares: ClassShares | None
+    """Of samples and test images; None without classes."""
 
     @property
     def figures(self) -> dict[str, Figure]:
@@ -128,7 +131,8 @@ def judge_line(
         own.sets, sets["train"].rows, options.neighbour_queries, run.raise_if_stopped
     )
     groups[own.title] += nearest.memorisation.figures(own.protocols["samples"])
-    return _judgement(groups, metrics, comparisons, nearest, factors)
+    shares = class_shares(sets["samples"], sets["test"], line.prepared.class_names)
+    return _judgement(groups, metrics, comparisons, nearest, factors, shares)
 
 
 def _look(
@@ -176,6 +180,7 @@ def _judgement(
     comparisons: list[Comparison],
     nearest: Nearest,
     factors: FactorJudgement | None,
+    shares: ClassShares | None,
 ) -> Judgement:
     title, profile = _profile(metrics)
     return Judgement(
@@ -189,6 +194,7 @@ def _judgement(
         test_distances=(nearest.test_distances[:, 0] / nearest.usual).numpy(),
         usual_distance=nearest.usual,
         memorisation=nearest.memorisation,
+        class_shares=shares,
     )
 
 

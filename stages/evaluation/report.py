@@ -54,11 +54,14 @@ class Report:
         flats = {name: _protocol(figure) for name, figure in found.figures.items()}
         common = _common(list(flats.values()))
         lead, _, rest = found.memorisation.verdict.partition(":")
+        shares = found.class_shares
+        unlike = shares.verdict.partition(":") if shares is not None and shares.flagged else None
         text = render(
             "report.html",
             about=_about(self.params),
             headlines=[_headline(one) for one in headlines(found.figures)],
             memorisation={"lead": lead, "rest": rest, "flagged": found.memorisation.flagged},
+            shares=None if unlike is None else {"lead": unlike[0], "rest": unlike[2]},
             sections=_sections(self.pictures, pictures),
             groups={
                 title: [_row(figure, flats[figure.name], common) for figure in group]

@@ -409,6 +409,28 @@ def test_a_line_that_copies_is_accused_everywhere(
 
 
 @codes
+@pytest.mark.parametrize("classes", [[0, 0, 1], [0, 1, 2]])
+def test_unlike_shares_of_classes_are_told(
+    line: Path, classes: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sampling = {"device": "cpu", "sampling": SAMPLING | {"classes": classes}}
+    params_of_samples = parse_params(SampleParams, sampling, source="test", strict=True)
+    shutil.rmtree(line / ".work/sample")
+    sample(params_of_samples, run_of("sample", line, "prior", "autoencoder"))
+    capsys.readouterr()
+    evaluated(line)
+    told = [line for line in capsys.readouterr().err.splitlines() if "Class shares" in line]
+    report = (line / "data/metrics/report.html").read_text()
+    if classes == [0, 1, 2]:
+        assert not told and "Class shares differ" not in report
+    else:
+        [warning] = told
+        assert warning.startswith("evaluate: warning: Class shares differ: ")
+        assert "zero has 67% of the samples and 35% of the test images" in warning
+        assert report.index("Class shares differ") < report.index("<h2>")
+
+
+@codes
 def test_parts_that_do_not_belong_together_are_refused(line: Path) -> None:
     before = open_artifact(line / "data/prior", "prior").digest
     torch.manual_seed(99)

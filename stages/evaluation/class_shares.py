@@ -1,0 +1,74 @@
+"""Whether samples are of each class as often as the test images they are held against.
+
+Samples take the classes of `sampling.classes` in turn; where the data have classes of unlike size,
+a distance then also counts that the shares differ, which says nothing about the model. By
+
+    TV = 1/2 sum over classes |share of samples - share of test images|
+
+in [0, 1], the share of samples that would have to be of another class. The floor is of training
+images, with the shares of their split, so a model need not come down to it, however good.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from stages.evaluation.image_sets import ImageSet
+
+__all__ = ["NOTABLE", "ClassShares", "class_shares"]
+
+NOTABLE = 0.05
+"""TV above which it is told."""
+
+
+@dataclass(frozen=True)
+class ClassShares:
+    """Shares of each class among samples and test images."""
+
+    samples: Float[np.ndarray, " classes"]
+    test: Float[np.ndarray, " classes"]
+    names: tuple[str, ...]
+
+    @property
+    def distance(self) -> float:
+        """TV."""
+        return float(np.abs(self.samples - self.test).sum() / 2)
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the shares differ notably."""
+        return self.distance > NOTABLE
+
+    @property
+    def verdict(self) -> str:
+        """What differs and what to do, in one line for people."""
+        most = int(np.abs(self.samples - self.test).argmax())
+        return (
+            f"Class shares differ: {self.distance:.0%} of the samples would have to be of another "
+            f"class to have the shares of the test images; most of all, {self.names[most]} has "
+            f"{self.samples[most]:.0%} of the samples and {self.test[most]:.0%} of the test "
+            "images. Distances count that too. Their floor is of training images, with the shares "
+            "of the training split, so even a perfect model need not come down to it. To draw by "
+            "the data's shares, name a class in sampling.classes as often as its share asks: "
+            "[0, 0, 1] for two to one."
+        )
+
+
+def class_shares(samples: ImageSet, test: ImageSet, names: list[str] | None) -> ClassShares | None:
+    """The shares of both sets; None where one of them has no classes.
+
+    Args:
+        samples: Labels are the classes asked for.
+        test: What they are held against.
+        names: Of the classes, indexed by label; None: the numbers.
+    """
+    if samples.labels is None or test.labels is None:
+        return None
+    count = max(len(names or []), 1 + int(max(samples.labels.max(), test.labels.max())))
+    named = tuple(names or [f"class {label}" for label in range(count)])
+    return ClassShares(_shares(samples.labels, count), _shares(test.labels, count), named)
+
+
+def _shares(labels: Int[np.ndarray, " rows"], count: int) -> Float[np.ndarray, " classes"]:
+    return np.bincount(labels, minlength=count) / len(labels)

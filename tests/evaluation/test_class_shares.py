@@ -1,0 +1,47 @@
+"""Unlike shares of classes are told, like ones are not."""
+
+import numpy as np
+import pytest
+
+from stages.evaluation.class_shares import ClassShares, class_shares
+from stages.evaluation.image_sets import ImageSet
+
+NAMES = ["cat", "dog", "owl"]
+
+
+def images(*counts: int) -> ImageSet:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    pixels = np.zeros((len(labels), 1, 2, 3), np.uint8)
+    return ImageSet("set", pixels, np.arange(len(labels)), labels, "images")
+
+
+def shares(samples: ImageSet, test: ImageSet) -> ClassShares:
+    found = class_shares(samples, test, NAMES)
+    assert found is not None
+    return found
+
+
+def test_equal_turns_against_unlike_classes_are_told() -> None:
+    found = shares(images(20, 20, 20), images(21, 7, 3))
+    assert found.distance == pytest.approx(21 / 31 - 1 / 3) and found.flagged
+    assert "cat has 33% of the samples and 68% of the test images" in found.verdict
+    assert "sampling.classes" in found.verdict and len(found.verdict.splitlines()) == 1
+
+
+def test_the_distance_is_symmetric_and_ignores_how_many_there_are() -> None:
+    one, other = images(1, 2, 5), images(10, 3, 1)
+    assert shares(one, other).distance == pytest.approx(shares(other, one).distance)
+    assert shares(one, images(3, 6, 15)).distance == pytest.approx(0)
+    assert shares(images(4, 0, 0), images(0, 1, 1)).distance == pytest.approx(1)
+
+
+def test_chance_of_a_split_is_not_told() -> None:
+    assert not shares(images(4, 4, 4), images(6, 6, 5)).flagged
+
+
+def test_without_classes_there_are_no_shares() -> None:
+    without = ImageSet("set", np.zeros((2, 1, 2, 3), np.uint8), np.arange(2), None, "images")
+    assert class_shares(without, images(1, 1), NAMES[:2]) is None
+    assert class_shares(images(1, 1), without, NAMES[:2]) is None
+    numbered = class_shares(images(1, 1), images(0, 4), None)
+    assert numbered is not None and "class 0 has 50%" in numbered.verdict
