@@ -6,13 +6,15 @@ a distance then also counts that the shares differ, which says nothing about the
     TV = 1/2 sum over classes |share of samples - share of test images|
 
 in [0, 1], the share of samples that would have to be of another class. The floor is of training
-images, with the shares of their split, so a model need not come down to it, however good.
+images, with the shares of their split, so a model need not come down to it, however good. A small
+test split has other shares than the data by chance alone; what chance explains is not told.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.stats import chi2_contingency
 
 from stages.evaluation.image_sets import ImageSet
 
@@ -20,34 +22,41 @@ __all__ = ["NOTABLE", "ClassShares", "class_shares"]
 
 NOTABLE = 0.05
 """TV above which it is told."""
+CHANCE = 0.05
+"""Probability of such counts under equal shares below which they are held for unlike."""
+
+Counts = Int[np.ndarray, " classes"]
 
 
 @dataclass(frozen=True)
 class ClassShares:
-    """Shares of each class among samples and test images."""
+    """How many samples and test images are of each class."""
 
-    samples: Float[np.ndarray, " classes"]
-    test: Float[np.ndarray, " classes"]
+    samples: Counts
+    test: Counts
     names: tuple[str, ...]
 
     @property
     def distance(self) -> float:
         """TV."""
-        return float(np.abs(self.samples - self.test).sum() / 2)
+        return float(np.abs(_shares(self.samples) - _shares(self.test)).sum() / 2)
 
     @property
     def flagged(self) -> bool:
-        """Whether the shares differ notably."""
-        return self.distance > NOTABLE
+        """Whether the shares differ notably, and by more than chance."""
+        counts = np.stack([self.samples, self.test])
+        there = counts[:, counts.any(axis=0)]
+        return bool(self.distance > NOTABLE and chi2_contingency(there).pvalue < CHANCE)
 
     @property
     def verdict(self) -> str:
         """What differs and what to do, in one line for people."""
-        most = int(np.abs(self.samples - self.test).argmax())
+        samples, test = _shares(self.samples), _shares(self.test)
+        most = int(np.abs(samples - test).argmax())
         return (
             f"Class shares differ: {self.distance:.0%} of the samples would have to be of another "
             f"class to have the shares of the test images; most of all, {self.names[most]} has "
-            f"{self.samples[most]:.0%} of the samples and {self.test[most]:.0%} of the test "
+            f"{samples[most]:.0%} of the samples and {test[most]:.0%} of the test "
             "images. Distances count that too. Their floor is of training images, with the shares "
             "of the training split, so even a perfect model need not come down to it. To draw by "
             "the data's shares, name a class in sampling.classes as often as its share asks: "
@@ -56,7 +65,7 @@ class ClassShares:
 
 
 def class_shares(samples: ImageSet, test: ImageSet, names: list[str] | None) -> ClassShares | None:
-    """The shares of both sets; None where one of them has no classes.
+    """The classes of both sets; None where one of them has no classes.
 
     Args:
         samples: Labels are the classes asked for.
@@ -67,8 +76,9 @@ def class_shares(samples: ImageSet, test: ImageSet, names: list[str] | None) -> 
         return None
     count = max(len(names or []), 1 + int(max(samples.labels.max(), test.labels.max())))
     named = tuple(names or [f"class {label}" for label in range(count)])
-    return ClassShares(_shares(samples.labels, count), _shares(test.labels, count), named)
+    counts = (np.bincount(labels, minlength=count) for labels in (samples.labels, test.labels))
+    return ClassShares(*counts, named)
 
 
-def _shares(labels: Int[np.ndarray, " rows"], count: int) -> Float[np.ndarray, " classes"]:
-    return np.bincount(labels, minlength=count) / len(labels)
+def _shares(counts: Counts) -> Float[np.ndarray, " classes"]:
+    return counts / counts.sum()

@@ -37,6 +37,10 @@ def test_the_distance_is_symmetric_and_ignores_how_many_there_are() -> None:
 
 def test_chance_of_a_split_is_not_told() -> None:
     assert not shares(images(4, 4, 4), images(6, 6, 5)).flagged
+    # Of a balanced set, drawn at random: unlike by more than a twentieth, as chance has it.
+    by_chance = shares(images(36, 36, 36), images(45, 30, 40))
+    assert by_chance.distance > 0.05 and not by_chance.flagged
+    assert shares(images(360, 360, 360), images(450, 300, 400)).flagged
 
 
 def test_without_classes_there_are_no_shares() -> None:
