@@ -60,4 +60,10 @@ def test_the_preset_of_the_demo_is_params_yaml_as_checked_out():
     defaults = read_yaml(PROJECT / "params.yaml")
     preset = read_yaml(PROJECT / "pipelines/presets/digits_vq.yaml")
     assert {**preset, **defaults} == defaults
-    assert defaults.keys() - preset.keys() == {"seed", "device", "compute"}
+
+
+def test_every_preset_says_all_that_its_figures_hang_on():
+    """A section it left out would stay what somebody has made of it before."""
+    sections = read_yaml(PROJECT / "params.yaml").keys() - {"seed", "device", "compute"}
+    for path in (PROJECT / "pipelines/presets").glob("*.yaml"):
+        assert read_yaml(path).keys() == sections, path.stem
