@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LatentlineError as error:
         print(error, file=sys.stderr)
         return int(getattr(error, "exit_status", EXIT_USER_ERROR))
-    except OSError as error:
+    except Exception as error:
         message = explained(error)
         if message is None:
             raise

@@ -63,6 +63,8 @@ def _caption(row: dict[str, object]) -> str:
 
 
 def _judge(arguments: argparse.Namespace) -> None:
+    if arguments.table.suffix.lower() == ".png":
+        raise ParamsError(f"table: must be no picture, which goes beside; got {arguments.table}")
     if arguments.table.is_dir():
         raise ParamsError(f"table: must be a file to write; got the folder {arguments.table}")
     device = resolve_device(arguments.device)

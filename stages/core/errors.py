@@ -59,8 +59,22 @@ class Interrupted(Exception):
     """The stage was asked to stop; what it had is saved and the next run goes on from there."""
 
 
-def explained(error: OSError) -> str | None:
+def explained(error: Exception) -> str | None:
     """What a user can mend of what the system refused; None where that is not known."""
+    if isinstance(error, OSError):
+        return _refused(error)
+    # By name, for flows import no torch; on a CPU it raises nothing of its own.
+    of_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError) or of_torch:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        return (
+            f"memory does not suffice ({first}); take fewer at once "
+            "(batch_size, or more pieces of a batch), or a smaller network, and run again"
+        )
+    return None
+
+
+def _refused(error: OSError) -> str | None:
     # Of a copy or a move the second is the one that is written.
     place = error.filename2 or error.filename
     where = f" ({place})" if place else ""

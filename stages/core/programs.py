@@ -24,7 +24,10 @@ def exit_status(work: Callable[[], object]) -> int:
     except LatentlineError as error:
         print(error, file=sys.stderr)
         return EXIT_USER_ERROR
-    except OSError as error:
-        print(explained(error) or error, file=sys.stderr)
+    except Exception as error:
+        message = explained(error)
+        if message is None and not isinstance(error, OSError):
+            raise
+        print(message or error, file=sys.stderr)
         return EXIT_USER_ERROR
     return 0

@@ -130,7 +130,7 @@ def exit_statuses(stage: str) -> Iterator[None]:
         _say(f"{stage}: {error}")
         _exit(EXIT_USER_ERROR)
     except Exception as error:
-        message = explained(error) if isinstance(error, OSError) else None
+        message = explained(error)
         if message is None and not launched_here():
             raise
         leave_reason(error if message is None else LatentlineError(message))

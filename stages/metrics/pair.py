@@ -39,7 +39,7 @@ _INCEPTION = {
 class DistanceOptions(Section):
     """How sets of features are compared."""
 
-    resamples: int = Field(ge=0)
+    resamples: int = Field(ge=0, le=1_000_000)
     """Bootstrap draws behind every interval; 0: no intervals."""
     level: float = Field(gt=0, lt=1)
     """Share of the draws an interval holds."""

@@ -123,4 +123,6 @@ def test_mistakes_are_one_message(line: Path, tmp_path: Path, capsys: Any) -> No
     for folder in ("", f"{tmp_path}/empty/"):
         assert main(["test", folder, "--device", "cpu"]) == 1
         assert "table: must be a file to write; got the folder" in capsys.readouterr().err
+    assert main(["test", f"{tmp_path}/table.png", "--device", "cpu"]) == 1
+    assert "table: must be no picture, which goes beside" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
