@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["alone_at"]
+__all__ = ["alone_at", "take"]
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def alone_at(place: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with path.open("a") as lock:
-            _wait(lock, place)
+            take(lock, f"{place}: another process writes it; waiting")
             if _is_still(lock, path):
                 try:
                     yield
@@ -38,11 +38,17 @@ def alone_at(place: Path) -> Iterator[None]:
                 return
 
 
-def _wait(lock: TextIO, place: Path) -> None:
+def take(lock: TextIO, told: str) -> None:
+    """Lock an open file until it is closed, waiting as long as it takes.
+
+    Args:
+        lock: The file.
+        told: Said on standard error when there is a wait.
+    """
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        print(f"{place}: another process writes it; waiting", file=sys.stderr)
+        print(told, file=sys.stderr)
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 

@@ -34,6 +34,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from stages.core.alone import take
 from stages.core.artifacts import Artifact, open_artifact, write_json
 from stages.core.errors import (
     EXIT_INTERRUPTED,
@@ -278,11 +279,7 @@ def _locked_work_folder(stage: str, key: str) -> Iterator[Path]:
     folder = work_root() / stage
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{key}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{stage}: another process does the same work ({key}); waiting", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        take(lock, f"{stage}: another process does the same work ({key}); waiting")
         yield _work_folder(stage, key)
 
 
