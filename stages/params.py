@@ -21,6 +21,7 @@ from stages.core.seeds import Seed
 from stages.datasets.base import DatasetOptions
 from stages.encoding.options import EncodeOptions
 from stages.evaluation.options import EvaluateOptions
+from stages.nn.discriminator import require_room
 from stages.nn.transformer_options import CausalTransformerOptions
 from stages.sampling.options import SamplingOptions
 from stages.tasks.adversary import AdversaryOptions
@@ -167,6 +168,10 @@ def _sampling_suits_the_latents(params: Params) -> None:
     params.sampling.check_latents(_latent_spec(params).kind)
 
 
+def _settings_mean_something(params: Params) -> None:
+    params.prior.check_settings(params.head, params.sampling.settings)
+
+
 def _steps_to_hasten_are_there(params: Params) -> None:
     sampling = params.sampling
     for name, asked, neutral in (
@@ -204,6 +209,11 @@ def _adaptive_weights_need_a_graph(params: Params) -> None:
             "adversary.adaptive: looks into the graph of the model, which a compiled model hides; "
             "set train_autoencoder.compile: false or adversary.adaptive: false"
         )
+
+
+def _an_adversary_fits_the_images(params: Params) -> None:
+    if params.adversary.weight:
+        require_room(params.dataset.image_shape, params.adversary.layers)
 
 
 def _every_process_has_a_piece(params: Params) -> None:
@@ -244,10 +254,12 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _guidance_has_what_it_needs,
     _orders_become_raster_in_time,
     _sampling_suits_the_latents,
+    _settings_mean_something,
     _steps_to_hasten_are_there,
     _likelihood_suits_the_images,
     _weights_need_a_density,
     _coded_images_have_bits,
+    _an_adversary_fits_the_images,
     _adaptive_weights_need_a_graph,
     _every_process_has_a_piece,
     _an_adversary_sees_whole_batches,

@@ -30,8 +30,9 @@ from torch import Tensor
 from stages.core.randomness import numpy_stream
 from stages.core.shapes import Labels
 from stages.heads.base import SamplerSettings
+from stages.nn.completion import Completion, KnownLatents
 from stages.nn.inverse_cdf import index_from_uniform
-from stages.priors.base import Completion, KnownLatents, Prior
+from stages.priors.base import Prior
 from stages.sampling.draw import GROUP
 
 __all__ = ["Completed", "Completer"]

@@ -14,7 +14,7 @@ from stages.completion.draw import Completed, Completer
 from stages.completion.masks import Mask, filled_in, known_cells
 from stages.core.errors import ParamsError
 from stages.core.intensities import from_pixels
-from stages.priors.base import KnownLatents
+from stages.nn.completion import KnownLatents
 from stages.sampling.trained import Trained
 
 __all__ = ["Given", "completed", "require_known_cell", "row_of"]

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +16,7 @@ from stages.core.sections import MemberOptions
 from stages.nn.inverse_cdf import index_from_uniform
 
 __all__ = [
+    "CHOICES",
     "EXACT",
     "Exactness",
     "GuidanceSchedule",
@@ -23,7 +25,6 @@ __all__ = [
     "KnownTokens",
     "SamplerSettings",
     "TokenDraw",
-    "refuse_truncation",
 ]
 
 GuidanceSchedule = Literal["constant", "linear", "cosine"]
@@ -41,6 +42,9 @@ class Exactness:
 
 
 EXACT = Exactness("exact", "exact")
+
+CHOICES = ("temperature", "top_k", "top_p", "min_p")
+"""Settings of choosing from a list: of codes, or of the components of a mixture."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,25 @@ class SamplerSettings:
             guidance_interval=(0.0, 1.0),
         )
 
+    def require_neutral(self, names: Sequence[str], member: str) -> None:
+        """Refuse settings without a meaning.
+
+        Args:
+            names: Of settings.
+            member: To which they mean nothing, in words.
+
+        Raises:
+            ParamsError: If one of them is not what it is by default.
+        """
+        neutral = SamplerSettings()
+        for name in names:
+            if getattr(self, name) != getattr(neutral, name):
+                spread = "; the spread of continuous latents is sampling.variance_temperature"
+                raise ParamsError(
+                    f"sampling.{name}: must be {getattr(neutral, name):g} with {member}, to which "
+                    f"it means nothing{spread if name in CHOICES else ''}; got {getattr(self, name)}"
+                )
+
     def choose(
         self, logits: Float[Tensor, "batch num_codes"], uniforms: Float[Tensor, " batch"]
     ) -> Int[Tensor, " batch"]:
@@ -109,11 +132,21 @@ class HeadOptions(MemberOptions):
 
     models: ClassVar[LatentKind]
     """The latents it can describe."""
+    meaningless: ClassVar[tuple[str, ...]] = ()
+    """Settings of the sampler that mean nothing for what it draws."""
 
     @property
     def log_prob_is(self) -> Exactness:
         """What kind of number the head's `log_prob` is; default: exact."""
         return EXACT
+
+    def check_settings(self, settings: SamplerSettings) -> None:
+        """Refuse settings that mean nothing for what the head draws.
+
+        Raises:
+            ParamsError: Naming the setting and the value it must have.
+        """
+        settings.require_neutral(self.meaningless, f"head.kind {self.kind!r}")
 
 
 class Head(nn.Module, ABC):
@@ -258,23 +291,3 @@ class TokenDraw:
         nats = head.log_prob(conditional.unsqueeze(1), given.unsqueeze(1)).squeeze(1)
         self.log_weight = self.log_weight.to(nats) + nats.masked_fill(~mask, 0)
         return torch.where(mask.view(-1, *[1] * (drawn.dim() - 1)), given, drawn)
-
-
-def refuse_truncation(kind: str, settings: SamplerSettings) -> None:
-    """For heads that draw numbers without modes to choose among.
-
-    Raises:
-        ParamsError: If temperature is not 1 or truncation would drop anything.
-    """
-    for name, value, neutral in (
-        ("temperature", settings.temperature, 1),
-        ("top_k", settings.top_k, 0),
-        ("top_p", settings.top_p, 1),
-        ("min_p", settings.min_p, 0),
-    ):
-        if value != neutral:
-            raise ParamsError(
-                f"sampling.{name}: must be {neutral} with head.kind {kind!r}, which has no list of "
-                f"components to choose among; got {value} "
-                "(the spread of what it draws is sampling.variance_temperature)"
-            )

@@ -46,7 +46,7 @@ from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.randomness import torch_stream
-from stages.heads.base import Exactness, Head, HeadOptions, SamplerSettings, refuse_truncation
+from stages.heads.base import CHOICES, Exactness, Head, HeadOptions, SamplerSettings
 from stages.nn.inverse_cdf import normal_from_uniform
 from stages.nn.token_mlp import TokenMLP, guided
 
@@ -67,6 +67,8 @@ class DiffusionOptions(HeadOptions):
 
     kind: Literal["diffusion"]
     models: ClassVar[LatentKind] = "continuous"
+    # It draws numbers: there is no list to choose from.
+    meaningless: ClassVar[tuple[str, ...]] = CHOICES
     blocks: int = Field(gt=0)
     """Residual blocks of the network; MAR: 3 to 12."""
     width: int = Field(gt=0)
@@ -209,7 +211,7 @@ class DiffusionHead(Head):
         Raises:
             ParamsError: If temperature is not 1 or truncation would drop anything.
         """
-        refuse_truncation("diffusion", settings)
+        self.options.check_settings(settings)
         with torch.autocast(hidden.device.type, enabled=False):
             told = self.network.condition(hidden.float())
             told_less = None

@@ -31,7 +31,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
-from stages.heads.base import Exactness, Head, HeadOptions, SamplerSettings, refuse_truncation
+from stages.heads.base import CHOICES, Exactness, Head, HeadOptions, SamplerSettings
 from stages.nn.inverse_cdf import normal_from_uniform
 from stages.nn.ode import Solver, integrated
 from stages.nn.token_mlp import TokenMLP, guided
@@ -49,6 +49,8 @@ class FlowOptions(HeadOptions):
 
     kind: Literal["flow"]
     models: ClassVar[LatentKind] = "continuous"
+    # It draws numbers: there is no list to choose from.
+    meaningless: ClassVar[tuple[str, ...]] = CHOICES
     blocks: int = Field(gt=0)
     """Residual blocks of the network."""
     width: int = Field(gt=0)
@@ -164,7 +166,7 @@ class FlowHead(Head):
         Raises:
             ParamsError: If temperature is not 1 or truncation would drop anything.
         """
-        refuse_truncation("flow", settings)
+        self.options.check_settings(settings)
         with torch.autocast(hidden.device.type, enabled=False):
             told = self.network.condition(hidden.float())
             told_less = None

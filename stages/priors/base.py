@@ -8,10 +8,11 @@ channels, grid_height, grid_width). Log-probabilities are nats per image, of the
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
@@ -27,18 +28,15 @@ from stages.heads.base import (
     TokenDraw,
 )
 from stages.nn.class_labels import rows_of_pass
+from stages.nn.completion import Completion, KnownLatents
 from stages.nn.schedules import Step
 
 __all__ = [
     "AutoregressivePrior",
-    "Completion",
-    "KnownLatents",
     "LatentsAndLabels",
     "Passes",
     "Prior",
     "PriorOptions",
-    "completion_of_independent_cells",
-    "refuse_settings",
 ]
 
 LatentsAndLabels = tuple[Tensor, Labels | None]
@@ -65,10 +63,26 @@ class PriorOptions(MemberOptions):
     """Whether gradient steps train it; others learn nothing, or in passes (`Prior.fit_pass`)."""
     has_head: ClassVar[bool]
     """Whether the `head` section describes its tokens."""
+    meaningless: ClassVar[tuple[str, ...]] = ()
+    """Settings of the sampler that mean nothing to it, whatever the head."""
 
     def log_prob_is(self, head: HeadOptions) -> Exactness:
         """What kind of number `log_prob` is; default: what the head's is, exact without a head."""
         return head.log_prob_is if self.has_head else EXACT
+
+    def check_settings(self, head: HeadOptions, settings: SamplerSettings) -> None:
+        """Refuse settings of the sampler that mean nothing to the prior, or to its head.
+
+        Args:
+            head: The `head` section; without a say where the prior has no head.
+            settings: What samples are to be drawn with.
+
+        Raises:
+            ParamsError: Naming the setting and the value it must have.
+        """
+        settings.require_neutral(self.meaningless, f"prior.kind {self.kind!r}")
+        if self.has_head:
+            head.check_settings(settings)
 
     def check_latents(self, spec: LatentSpec) -> None:
         """Refuse latents of a kind it cannot model; members may ask for more.
@@ -81,29 +95,6 @@ class PriorOptions(MemberOptions):
                 f"prior.kind: {self.kind!r} models {' or '.join(self.models)} latents, "
                 f"but the bottleneck stores {spec.kind}; choose another prior or bottleneck"
             )
-
-
-@dataclass(frozen=True)
-class KnownLatents:
-    """Cells of some images that are given."""
-
-    latents: Tensor
-    """As the prior's; where the mask is False they are not looked at."""
-    mask: Bool[Tensor, "batch grid_height grid_width"]
-    """True: given."""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """Latents whose given cells are as they were given."""
-
-    latents: Tensor
-    log_weight: Nats
-    """log of p(all cells) over the probability with which the others were drawn, but for a
-    constant, where these were drawn from the model itself: importance weights."""
-    exact: bool
-    """Whether the weights of every completion are equal: these are then draws of p(the other cells
-    given the known ones), no more to be weighed."""
 
 
 class Prior(nn.Module, ABC):
@@ -132,6 +123,7 @@ class Prior(nn.Module, ABC):
         options.check_latents(spec)
         self.spec = spec
         self.log_prob_is = options.log_prob_is(head)
+        self.check_settings = partial(options.check_settings, head)
 
     @abstractmethod
     def log_prob(self, latents: Tensor, labels: Labels | None) -> Nats:
@@ -307,31 +299,3 @@ class AutoregressivePrior(Prior):
         """Back from raster order to the grid, channels first."""
         tokens = tokens if tokens.dim() == 2 else tokens.mT.contiguous()
         return tokens.unflatten(-1, (self.spec.grid_height, self.spec.grid_width))
-
-
-def completion_of_independent_cells(drawn: Tensor, known: KnownLatents) -> Completion:
-    """What `complete` is where cells tell nothing of each other: exact whatever the mask."""
-    mask = known.mask if drawn.dim() == 3 else known.mask.unsqueeze(1)
-    latents = torch.where(mask, known.latents, drawn)
-    return Completion(latents, torch.zeros(len(drawn), device=drawn.device), exact=True)
-
-
-def refuse_settings(kind: str, settings: SamplerSettings) -> None:
-    """For priors without learned structure: what chooses among classes or modes means nothing.
-
-    Raises:
-        ParamsError: If guidance or temperature is not 1, or truncation would drop anything.
-    """
-    for name, value, neutral in (
-        ("temperature", settings.temperature, 1),
-        ("guidance", settings.guidance, 1),
-        ("top_k", settings.top_k, 0),
-        ("top_p", settings.top_p, 1),
-        ("min_p", settings.min_p, 0),
-    ):
-        if value != neutral:
-            raise ParamsError(
-                f"sampling.{name}: must be {neutral} with prior.kind {kind!r}, "
-                f"which has neither classes nor modes to choose; got {value} "
-                "(the spread of continuous latents is sampling.variance_temperature)"
-            )

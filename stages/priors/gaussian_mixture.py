@@ -28,7 +28,6 @@ from pydantic import Field
 from torch import Tensor
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
-from stages.core.errors import ParamsError
 from stages.core.shapes import Labels, Nats
 from stages.heads.base import HeadOptions, SamplerSettings
 from stages.nn.codebook import kmeans
@@ -50,6 +49,7 @@ class GaussianMixtureOptions(PriorOptions):
     models: ClassVar[tuple[LatentKind, ...]] = ("continuous",)
     trainable: ClassVar[bool] = False
     has_head: ClassVar[bool] = False
+    meaningless: ClassVar[tuple[str, ...]] = ("guidance",)  # there is no guided density
     components: int = Field(gt=0)
     """Gaussians of each mixture; 10 in Ghosh et al. 2020."""
     covariance: Literal["full", "diagonal"]
@@ -155,11 +155,7 @@ class GaussianMixturePrior(Prior):
         Raises:
             ParamsError: If guidance is asked for.
         """
-        if settings.guidance != 1:
-            raise ParamsError(
-                "sampling.guidance: must be 1 with prior.kind 'gaussian_mixture', which has no "
-                f"guided density; got {settings.guidance}"
-            )
+        self.check_settings(settings)
         # One row of logits over the components of all groups; a class rules the others out.
         logits = (self.mixtures.log_weights + self.log_frequencies.unsqueeze(1)).expand(
             len(uniforms), -1, -1

@@ -19,17 +19,11 @@ from torch import Tensor
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.shapes import Labels, Nats
-from stages.heads.base import HeadOptions, SamplerSettings
+from stages.heads.base import CHOICES, HeadOptions, SamplerSettings
+from stages.nn.completion import Completion, KnownLatents, completion_of_independent_cells
 from stages.nn.posteriors import family_of
 from stages.nn.schedules import Step
-from stages.priors.base import (
-    Completion,
-    KnownLatents,
-    Prior,
-    PriorOptions,
-    completion_of_independent_cells,
-    refuse_settings,
-)
+from stages.priors.base import Prior, PriorOptions
 
 __all__ = ["ReferenceOptions", "ReferencePrior"]
 
@@ -41,6 +35,8 @@ class ReferenceOptions(PriorOptions):
     models: ClassVar[tuple[LatentKind, ...]] = ("continuous",)
     trainable: ClassVar[bool] = False
     has_head: ClassVar[bool] = False
+    # Neither classes nor modes to choose among.
+    meaningless: ClassVar[tuple[str, ...]] = (*CHOICES, "guidance")
 
 
 class ReferencePrior(Prior):
@@ -85,7 +81,7 @@ class ReferencePrior(Prior):
         Raises:
             ParamsError: If temperature, guidance or truncation is asked for.
         """
-        refuse_settings("reference", settings)
+        self.check_settings(settings)
         numbers = self.family.standard_from_uniform(uniforms, settings.variance_temperature)
         grid = (self.spec.grid_height, self.spec.grid_width)
         return (self.spec.scale * numbers).mT.unflatten(2, grid).contiguous()

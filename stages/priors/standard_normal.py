@@ -17,17 +17,11 @@ from torch import Tensor
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.shapes import Labels, Nats
-from stages.heads.base import HeadOptions, SamplerSettings
+from stages.heads.base import CHOICES, HeadOptions, SamplerSettings
+from stages.nn.completion import Completion, KnownLatents, completion_of_independent_cells
 from stages.nn.inverse_cdf import normal_from_uniform
 from stages.nn.schedules import Step
-from stages.priors.base import (
-    Completion,
-    KnownLatents,
-    Prior,
-    PriorOptions,
-    completion_of_independent_cells,
-    refuse_settings,
-)
+from stages.priors.base import Prior, PriorOptions
 
 __all__ = ["StandardNormalOptions", "StandardNormalPrior"]
 
@@ -39,6 +33,8 @@ class StandardNormalOptions(PriorOptions):
     models: ClassVar[tuple[LatentKind, ...]] = ("continuous",)
     trainable: ClassVar[bool] = False
     has_head: ClassVar[bool] = False
+    # Neither classes nor modes to choose among.
+    meaningless: ClassVar[tuple[str, ...]] = (*CHOICES, "guidance")
 
     def check_latents(self, spec: LatentSpec) -> None:
         """Refuse codes, and latents that were charged against another prior.
@@ -96,7 +92,7 @@ class StandardNormalPrior(Prior):
         Raises:
             ParamsError: If temperature, guidance or truncation is asked for.
         """
-        refuse_settings("standard_normal", settings)
+        self.check_settings(settings)
         numbers = normal_from_uniform(uniforms) * (self.spec.scale * settings.variance_temperature)
         return numbers.mT.unflatten(2, (self.spec.grid_height, self.spec.grid_width)).contiguous()
 

@@ -13,16 +13,10 @@ from torch import Tensor
 
 from stages.bottlenecks.base import LatentKind, LatentSpec
 from stages.core.shapes import Codes, Labels, Nats
-from stages.heads.base import HeadOptions, SamplerSettings
+from stages.heads.base import CHOICES, HeadOptions, SamplerSettings
+from stages.nn.completion import Completion, KnownLatents, completion_of_independent_cells
 from stages.nn.schedules import Step
-from stages.priors.base import (
-    Completion,
-    KnownLatents,
-    Prior,
-    PriorOptions,
-    completion_of_independent_cells,
-    refuse_settings,
-)
+from stages.priors.base import Prior, PriorOptions
 
 __all__ = ["UniformOptions", "UniformPrior"]
 
@@ -34,6 +28,8 @@ class UniformOptions(PriorOptions):
     models: ClassVar[tuple[LatentKind, ...]] = ("codes",)
     trainable: ClassVar[bool] = False
     has_head: ClassVar[bool] = False
+    # Neither classes nor modes to choose among.
+    meaningless: ClassVar[tuple[str, ...]] = (*CHOICES, "guidance")
 
 
 class UniformPrior(Prior):
@@ -69,7 +65,7 @@ class UniformPrior(Prior):
         Raises:
             ParamsError: If temperature, guidance or truncation is asked for.
         """
-        refuse_settings("uniform", settings)
+        self.check_settings(settings)
         logits = torch.zeros(len(uniforms), self.spec.num_codes, device=uniforms.device)
         codes = [settings.choose(logits, numbers) for numbers in uniforms[:, :, 0].unbind(dim=1)]
         return torch.stack(codes, dim=1).unflatten(1, (self.spec.grid_height, self.spec.grid_width))

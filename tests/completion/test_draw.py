@@ -6,7 +6,7 @@ import torch
 
 from stages.completion.draw import Completer
 from stages.heads.base import SamplerSettings
-from stages.priors.base import KnownLatents
+from stages.nn.completion import KnownLatents
 from tests.priors.test_completion import LATENTS, PREFIX, SUFFIX, build, conditional, numbered
 
 KIND = "transformer"

@@ -11,11 +11,11 @@ from stages.heads.base import SamplerSettings
 from stages.heads.categorical import CategoricalOptions
 from stages.nn import compiled_step
 from stages.nn.attention import READ_AT_ONCE
+from stages.nn.completion import KnownLatents
 from stages.nn.positions import RotaryPositions
 from stages.nn.stepping import StepSettings, with_steps
 from stages.nn.transformer import Transformer
 from stages.nn.transformer_options import CausalTransformerOptions
-from stages.priors.base import KnownLatents
 from stages.priors.depth_transformer import DepthTransformerOptions, DepthTransformerPrior
 from stages.priors.transformer import TransformerOptions, TransformerPrior
 from tests.nn.loud_weights import louder

@@ -8,12 +8,12 @@ import torch
 from stages.bottlenecks.base import LatentSpec
 from stages.heads.base import SamplerSettings
 from stages.heads.categorical import CategoricalOptions
+from stages.nn.completion import KnownLatents
 from stages.nn.kernels import packed_linear
 from stages.nn.kernels.packed_linear import PackedLinear, can_pack
 from stages.nn.stepping import StepSettings, with_steps
 from stages.nn.transformer import Transformer
 from stages.nn.transformer_options import CausalTransformerOptions
-from stages.priors.base import KnownLatents
 from stages.priors.transformer import TransformerOptions, TransformerPrior
 from tests.nn.loud_weights import louder
 from tests.priors.sections import BLOCKS, TRANSFORMER

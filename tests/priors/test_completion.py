@@ -11,7 +11,8 @@ from stages.bottlenecks.base import LatentSpec
 from stages.core.errors import ParamsError
 from stages.core.sections import parse_params
 from stages.heads.base import SamplerSettings
-from stages.priors.base import KnownLatents, Prior
+from stages.nn.completion import KnownLatents
+from stages.priors.base import Prior
 from tests.priors.sections import BLOCKS, TRANSFORMER
 
 NUM_CODES = 2

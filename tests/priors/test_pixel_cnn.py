@@ -12,7 +12,7 @@ from stages.core.sections import validate
 from stages.heads.base import SamplerSettings
 from stages.heads.categorical import CategoricalOptions
 from stages.heads.mixture import MixtureOptions
-from stages.priors.base import KnownLatents
+from stages.nn.completion import KnownLatents
 from stages.priors.pixel_cnn import PixelCnnOptions, PixelCnnPrior
 
 NUM_CLASSES, CODES = 2, 3

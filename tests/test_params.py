@@ -1,0 +1,127 @@
+"""Sections that do not go together are told before anything runs: a case for every rule."""
+
+from copy import deepcopy
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.core.errors import ParamsError
+from stages.params import RULES, check
+
+KL = {"kind": "gaussian", "layout": "spatial", "channels": 4}
+DIFFUSION = {
+    "kind": "diffusion",
+    "blocks": 2,
+    "width": 64,
+    "draws": 4,
+    "bound_points": 8,
+    "noise_floor": 0.01,
+    "sampling_steps": 12,
+    "eta": 1.0,
+}
+SHAPES = {
+    "kind": "shapes",
+    "watch": "data/README.md",
+    "validation_fraction": 0.1,
+    "test_fraction": 0.1,
+    "resolution": 32,
+    "channels": 3,
+    "supersampling": 1,
+    "scales": 2,
+    "orientations": 2,
+    "columns": 4,
+    "rows": 4,
+    "hues": 2,
+    "count": 100,
+    "seed": 0,
+}
+
+# A section given with its `kind` replaces what stands there; without, its fields are merged.
+CASES = {
+    "_grid_divides": ({"backbone": {"widths": [16] * 5}}, "multiple"),
+    "_codes_fit_their_type": (
+        {"bottleneck": {"kind": "fsq", "levels": [256] * 5}},
+        "at most 32 bits",
+    ),
+    "_prior_models_the_latents": ({"bottleneck": KL}, "choose a head for continuous"),
+    "_guidance_has_what_it_needs": (
+        {"sampling": {"guidance": 2.0}, "prior": {"label_dropout": 0.0}},
+        "label_dropout must be above 0",
+    ),
+    "_orders_become_raster_in_time": (
+        {"prior": {"order": "random_to_raster", "random_until": 10, "raster_from": 301}},
+        "must not exceed train_prior.steps",
+    ),
+    "_sampling_suits_the_latents": (
+        {"sampling": {"variance_temperature": 0.9}},
+        "variance_temperature: must be 1 for codes",
+    ),
+    "_settings_mean_something": (
+        {"bottleneck": KL, "head": DIFFUSION, "sampling": {"top_k": 5}},
+        "sampling.top_k: must be 0 with head.kind 'diffusion'",
+    ),
+    "_steps_to_hasten_are_there": (
+        {"prior": {"kind": "uniform"}, "sampling": {"compile": True}},
+        "sampling.compile: .* prior.kind 'uniform'",
+    ),
+    "_likelihood_suits_the_images": (
+        {"likelihood": {"kind": "bernoulli", "binarise": "dynamic"}, "dataset": SHAPES},
+        "gives 3 channels",
+    ),
+    "_weights_need_a_density": (
+        {"bottleneck": KL, "head": DIFFUSION, "evaluate": {"iwae_prior_draws": 4}},
+        "iwae_prior_draws: must be 0",
+    ),
+    "_coded_images_have_bits": ({"evaluate": {"coded_images": 4}}, "no probability of 8-bit"),
+    "_an_adversary_fits_the_images": (
+        {"adversary": {"weight": 0.5}},
+        "adversary.layers: 2 halvings need images of at least 12 pixels",
+    ),
+    "_adaptive_weights_need_a_graph": (
+        {"adversary": {"weight": 0.5, "layers": 1}, "train_autoencoder": {"compile": True}},
+        "adversary.adaptive",
+    ),
+    "_every_process_has_a_piece": (
+        {"compute": {"processes": 4}, "train_judge": {"pieces": 2}},
+        "train_judge.pieces: must be 1 .* the 4 processes",
+    ),
+    "_an_adversary_sees_whole_batches": (
+        {"adversary": {"weight": 0.5, "layers": 1}, "train_autoencoder": {"pieces": 2}},
+        "train_autoencoder.pieces must be 1",
+    ),
+    "_cut_weights_lie_in_one_piece": (
+        {
+            "compute": {"processes": 2, "prior_strategy": "fsdp"},
+            "train_prior": {"pieces": 2, "channels_last": True},
+        },
+        "train_prior.channels_last: must be false",
+    ),
+}
+
+
+@pytest.fixture
+def defaults(project):
+    return YAML(typ="safe").load(project / "params.yaml")
+
+
+def changed(defaults, changes):
+    raw = deepcopy(defaults)
+    for section, values in changes.items():
+        raw[section] = values if "kind" in values else raw[section] | values
+    return raw
+
+
+def test_what_is_committed_breaks_none(defaults):
+    check(defaults, source="params.yaml")
+
+
+def test_every_rule_has_a_case():
+    assert list(CASES) == [rule.__name__ for rule in RULES]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_a_rule_says_what_must_hold(defaults, rule):
+    changes, message = CASES[rule.__name__]
+
+    with pytest.raises(ParamsError, match=message):
+        check(changed(defaults, changes), source="params.yaml")
