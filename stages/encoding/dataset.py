@@ -2,7 +2,8 @@
 
 Chunk by chunk, the autoencoder's latents are kept as pieces that survive a kill; when all are
 there, the scale of continuous latents is measured on the training split and the Parquet files are
-written. Views (flips) multiply the training split only; validation and test are judged as they are.
+written. Views (`views.py`) multiply the training split only; validation and test are judged as they
+are.
 
 Several processes divide among themselves the pieces that are missing, and then the files. They
 share the work folder, on several hosts too. So when one is lost, what it had finished stays, and
@@ -13,7 +14,6 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from stages.core.shapes import Images, Labels
 from stages.core.stage import Run
 from stages.datasets.base import SPLITS
 from stages.encoding.options import EncodeOptions
+from stages.encoding.views import VIEWS
 from stages.stores.latent_format import (
     FORMAT,
     VERSION,
@@ -48,10 +49,6 @@ from stages.stores.prepared import Prepared, PreparedSplit
 
 __all__ = ["encode_dataset"]
 
-VIEWS: dict[str, Callable[[Images], Images]] = {
-    "identity": lambda images: images,
-    "horizontal_flip": lambda images: images.flip(-1),
-}
 # Validation and test are judged on the images as they are.
 EVALUATION_VIEWS: tuple[View, ...] = ("identity",)
 
@@ -132,7 +129,7 @@ def _encode_split(
     name: str,
     split: PreparedSplit,
     pieces: LatentPieces,
-    views: tuple[str, ...],
+    views: tuple[View, ...],
     first_stage: FirstStage,
     run: Run,
     device: torch.device,
@@ -159,7 +156,7 @@ def _encode_split(
 
 
 def _latents(
-    images: Images, labels: Labels | None, views: tuple[str, ...], first_stage: FirstStage
+    images: Images, labels: Labels | None, views: tuple[View, ...], first_stage: FirstStage
 ) -> Rows:
     """Latents of all views of some images, image by image, in the bottleneck's own units."""
     spec = first_stage.autoencoder.spec

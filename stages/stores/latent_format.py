@@ -44,7 +44,19 @@ VERSION = 1
 METADATA_KEY = b"latentline"
 
 PosteriorFamily = Literal["gaussian", "laplace", "gamma", "beta"]
-View = Literal["identity", "horizontal_flip"]
+View = Literal[
+    "identity",
+    "horizontal_flip",
+    "shift_up_left",
+    "shift_up_right",
+    "shift_down_left",
+    "shift_down_right",
+    "flip_shift_up_left",
+    "flip_shift_up_right",
+    "flip_shift_down_left",
+    "flip_shift_down_right",
+]
+"""How the image was changed before it was encoded (stages/encoding/views.py)."""
 Rows = dict[str, np.ndarray]
 """Column name -> (rows,) or (rows, numbers); `view` as int8 positions in the header's views."""
 
