@@ -111,13 +111,14 @@ class SamplerSettings:
         Raises:
             ParamsError: If one of them is not what it is by default.
         """
-        neutral = SamplerSettings()
+        usual = SamplerSettings()
         for name in names:
-            if getattr(self, name) != getattr(neutral, name):
+            came, wanted = getattr(self, name), getattr(usual, name)
+            if came != wanted:
                 spread = "; the spread of continuous latents is sampling.variance_temperature"
                 raise ParamsError(
-                    f"sampling.{name}: must be {getattr(neutral, name):g} with {member}, to which "
-                    f"it means nothing{spread if name in CHOICES else ''}; got {getattr(self, name)}"
+                    f"sampling.{name}: must be {wanted:g} with {member}, to which it means "
+                    f"nothing{spread if name in CHOICES else ''}; got {came}"
                 )
 
     def choose(
