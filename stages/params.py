@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.assembly.first_stage import FirstStageParams
-from stages.assembly.judge import JudgeOptions
-from stages.assembly.second_stage import SecondStageParams
+import torch
+
+from stages.assembly.first_stage import FirstStageParams, build_first_stage
+from stages.assembly.judge import JudgeConfig, JudgeOptions, build_judge
+from stages.assembly.second_stage import SecondStageParams, build_second_stage
 from stages.bottlenecks.base import LatentSpec
+from stages.coding.codable import why_not_codable
 from stages.core.devices import Device
 from stages.core.errors import EXIT_USER_ERROR, LatentlineError, ParamsError
 from stages.core.ranks import ComputeOptions
@@ -21,7 +24,7 @@ from stages.core.seeds import Seed
 from stages.datasets.base import DatasetOptions
 from stages.encoding.options import EncodeOptions
 from stages.evaluation.options import EvaluateOptions
-from stages.nn.discriminator import require_room
+from stages.nn.discriminator import PatchDiscriminator
 from stages.nn.transformer_options import CausalTransformerOptions
 from stages.sampling.options import SamplingOptions
 from stages.tasks.adversary import AdversaryOptions
@@ -30,6 +33,9 @@ from stages.tasks.perceptual import PerceptualOptions
 from stages.training.options import TrainingOptions
 
 __all__ = ["Params", "check", "require_named_files"]
+
+_SOME_CLASSES = 1
+"""How many the data have is known once they are prepared."""
 
 
 class Params(FirstStageParams, SecondStageParams):
@@ -121,6 +127,17 @@ def _prior_models_the_latents(params: Params) -> None:
         )
 
 
+def _models_can_be_built(params: Params) -> None:
+    image, adversary = params.dataset.image_shape, params.adversary
+    # Shapes without numbers: no memory is taken, and no random stream moved on.
+    with torch.device("meta"):
+        build_judge(JudgeConfig(judge=params.judge, image=image, num_classes=_SOME_CLASSES))
+        build_first_stage(params, image, _SOME_CLASSES)
+        build_second_stage(params, _latent_spec(params), _SOME_CLASSES)
+        if adversary.weight:
+            PatchDiscriminator(image, adversary.width, adversary.layers)
+
+
 def _likelihood_suits_the_images(params: Params) -> None:
     channels = params.dataset.image_shape.channels
     if params.likelihood.kind == "bernoulli" and channels != 1:
@@ -132,8 +149,7 @@ def _likelihood_suits_the_images(params: Params) -> None:
 
 def _latent_spec(params: Params) -> LatentSpec:
     features = params.backbone.feature_shape(params.dataset.image_shape)
-    # How many classes the data have is known once they are prepared; `1` stands for some.
-    return params.autoencoder.latent_spec(params.bottleneck, features, num_classes=1)
+    return params.autoencoder.latent_spec(params.bottleneck, features, num_classes=_SOME_CLASSES)
 
 
 def _guidance_has_what_it_needs(params: Params) -> None:
@@ -186,20 +202,10 @@ def _steps_to_hasten_are_there(params: Params) -> None:
 
 
 def _coded_images_have_bits(params: Params) -> None:
-    wanted, likelihood = params.evaluate.coded_images, params.likelihood
-    if not wanted:
-        return
-    if _latent_spec(params).kind != "codes":
-        raise ValueError(
-            f"evaluate.coded_images: must be 0 with bottleneck {params.bottleneck.kind!r}, which "
-            f"stores no codes; got {wanted}"
-        )
-    if not likelihood.discretized:
-        raise ValueError(
-            "evaluate.coded_images: must be 0 where the likelihood is no probability of 8-bit "
-            f"images, as {likelihood.kind!r} is set; got {wanted}; use discretized_logistic, or "
-            "autoregressive with 256 levels"
-        )
+    wanted = params.evaluate.coded_images
+    reason = why_not_codable(params, params, _latent_spec(params))
+    if wanted and reason:
+        raise ValueError(f"evaluate.coded_images: must be 0 here, got {wanted}; {reason}")
 
 
 def _adaptive_weights_need_a_graph(params: Params) -> None:
@@ -209,11 +215,6 @@ def _adaptive_weights_need_a_graph(params: Params) -> None:
             "adversary.adaptive: looks into the graph of the model, which a compiled model hides; "
             "set train_autoencoder.compile: false or adversary.adaptive: false"
         )
-
-
-def _an_adversary_fits_the_images(params: Params) -> None:
-    if params.adversary.weight:
-        require_room(params.dataset.image_shape, params.adversary.layers)
 
 
 def _every_process_has_a_piece(params: Params) -> None:
@@ -251,6 +252,7 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _grid_divides,
     _codes_fit_their_type,
     _prior_models_the_latents,
+    _models_can_be_built,
     _guidance_has_what_it_needs,
     _orders_become_raster_in_time,
     _sampling_suits_the_latents,
@@ -259,7 +261,6 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _likelihood_suits_the_images,
     _weights_need_a_density,
     _coded_images_have_bits,
-    _an_adversary_fits_the_images,
     _adaptive_weights_need_a_graph,
     _every_process_has_a_piece,
     _an_adversary_sees_whole_batches,

@@ -3,6 +3,7 @@
 from copy import deepcopy
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 from stages.core.errors import ParamsError
@@ -44,6 +45,10 @@ CASES = {
         "at most 32 bits",
     ),
     "_prior_models_the_latents": ({"bottleneck": KL}, "choose a head for continuous"),
+    "_models_can_be_built": (
+        {"head": {"kind": "factorised", "first": 5}},
+        "head.first: must divide the number of codes",
+    ),
     "_guidance_has_what_it_needs": (
         {"sampling": {"guidance": 2.0}, "prior": {"label_dropout": 0.0}},
         "label_dropout must be above 0",
@@ -72,10 +77,9 @@ CASES = {
         {"bottleneck": KL, "head": DIFFUSION, "evaluate": {"iwae_prior_draws": 4}},
         "iwae_prior_draws: must be 0",
     ),
-    "_coded_images_have_bits": ({"evaluate": {"coded_images": 4}}, "no probability of 8-bit"),
-    "_an_adversary_fits_the_images": (
-        {"adversary": {"weight": 0.5}},
-        "adversary.layers: 2 halvings need images of at least 12 pixels",
+    "_coded_images_have_bits": (
+        {"evaluate": {"coded_images": 4}},
+        "must be 0 here, got 4; .* 8-bit images",
     ),
     "_adaptive_weights_need_a_graph": (
         {"adversary": {"weight": 0.5, "layers": 1}, "train_autoencoder": {"compile": True}},
@@ -125,3 +129,17 @@ def test_a_rule_says_what_must_hold(defaults, rule):
 
     with pytest.raises(ParamsError, match=message):
         check(changed(defaults, changes), source="params.yaml")
+
+
+def test_an_adversary_is_held_against_the_images(defaults):
+    message = "adversary.layers: 2 halvings need images of at least 12 pixels"
+    with pytest.raises(ParamsError, match=message):
+        check(changed(defaults, {"adversary": {"weight": 0.5}}), source="params.yaml")
+    check(changed(defaults, {"adversary": {"weight": 0.5, "layers": 1}}), source="params.yaml")
+
+
+def test_models_that_are_tried_take_no_memory_and_no_random_numbers(defaults):
+    before = torch.get_rng_state()
+    huge = {"backbone": {"widths": [8192]}, "prior": {"width": 65536, "layers": 100}}
+    check(changed(defaults, huge), source="params.yaml")
+    assert torch.equal(torch.get_rng_state(), before)

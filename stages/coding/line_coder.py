@@ -27,6 +27,7 @@ from torch import Tensor
 
 from stages.assembly.first_stage import FirstStage
 from stages.assembly.second_stage import SecondStage
+from stages.coding.codable import NOT_IN_TURN, why_not_codable
 from stages.coding.entropy import Coder, Reader, Writer
 from stages.core.errors import ArtifactError, ParamsError
 from stages.core.intensities import from_pixels
@@ -77,7 +78,7 @@ class _Choice(SamplerSettings):
         """
         # Priors hand each token its own numbers, so these can carry its place.
         if len(uniforms) != GROUP or bool((uniforms != uniforms[0]).any()):
-            raise ParamsError(_not_one_by_one(self.prior_kind))
+            raise ParamsError(f"prior.kind: {self.prior_kind!r} {NOT_IN_TURN}")
         token = int(uniforms[0].item() * self.tokens)
         self.asked.append(token)
         probabilities = logits[: self.rows].cpu().double().softmax(dim=-1).numpy()
@@ -97,7 +98,8 @@ class LineCoder:
 
     Raises:
         ArtifactError: If the prior is of another autoencoder.
-        ParamsError: If latents are no codes, or the likelihood gives no bits.
+        ParamsError: If latents are no codes, the likelihood gives no bits, or the prior does not
+            say what to expect of each code.
     """
 
     def __init__(self, first: FirstStage, second: SecondStage, device: torch.device) -> None:
@@ -107,19 +109,8 @@ class LineCoder:
                 f"but {first.artifact.path} is {first.artifact.digest}; use the two that belong "
                 "together"
             )
-        spec = second.prior.spec
-        if spec.kind != "codes":
-            raise ParamsError(
-                "only codes are coded: bottleneck must store codes, "
-                f"{first.params.bottleneck.kind!r} stores {spec.kind} latents; use a bottleneck "
-                "of codes, such as ema_vq or fsq"
-            )
-        if not first.params.likelihood.discretized:
-            raise ParamsError(
-                "likelihood.kind: images have bits only under a probability of 8-bit images, not "
-                f"under {first.params.likelihood.kind!r} as it is set; use discretized_logistic, "
-                "or autoregressive with 256 levels"
-            )
+        if reason := why_not_codable(first.params, second.params, second.prior.spec):
+            raise ParamsError(reason)
         self.first, self.second, self.device = first, second, device
         # A class is needed by whoever looks at it.
         self.num_classes = max(second.prior.num_classes, first.autoencoder.num_classes)
@@ -191,7 +182,7 @@ class LineCoder:
                 labels if prior.num_classes else None, uniforms.to(self.device), choice
             )
             if sorted(choice.asked) != list(range(spec.tokens)):
-                raise ParamsError(_not_one_by_one(choice.prior_kind))
+                raise ParamsError(f"prior.kind: {choice.prior_kind!r} {NOT_IN_TURN}")
             assert codes is None or torch.equal(drawn.flatten(1)[:count].cpu(), codes)
             found = []
             for start in range(0, count, _DECODED):
@@ -242,13 +233,6 @@ def _pixels_chosen(coder: Coder, pixels: Levels | None, rows: int) -> ChooseLeve
         return found
 
     return choose
-
-
-def _not_one_by_one(kind: str) -> str:
-    return (
-        f"prior.kind: {kind!r} does not say what to expect of each code given those before; code "
-        "with an autoregressive prior and the head categorical"
-    )
 
 
 def _filled(pixels: Pixels) -> UInt8[Tensor, "group channels height width"]:

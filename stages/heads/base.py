@@ -135,6 +135,8 @@ class HeadOptions(MemberOptions):
     """The latents it can describe."""
     meaningless: ClassVar[tuple[str, ...]] = ()
     """Settings of the sampler that mean nothing for what it draws."""
+    whole_codes: ClassVar[bool] = True
+    """Whether a code is drawn in one piece, from a list of all codes."""
 
     @property
     def log_prob_is(self) -> Exactness:

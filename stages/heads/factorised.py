@@ -40,6 +40,7 @@ class FactorisedOptions(HeadOptions):
 
     kind: Literal["factorised"]
     models: ClassVar[LatentKind] = "codes"
+    whole_codes: ClassVar[bool] = False
     first: int = Field(ge=2)
     """F, values of the first part; the number of codes is a multiple of it, at least twofold."""
 

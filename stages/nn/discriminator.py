@@ -24,7 +24,7 @@ from stages.core.errors import ParamsError
 from stages.core.shapes import Images, ImageShape
 from stages.nn.convolution import LINEAR, start_weights
 
-__all__ = ["PatchDiscriminator", "patch_size", "require_room"]
+__all__ = ["PatchDiscriminator", "patch_size"]
 
 # Widths double up to this multiple of the first; the paper's value.
 _WIDEST = 8
@@ -49,7 +49,13 @@ class PatchDiscriminator(nn.Module):
             ParamsError: If the images are too small for so many halvings.
         """
         super().__init__()
-        require_room(image, layers)
+        # The two last layers take a row and a column each.
+        smallest = 3 * 2**layers
+        if min(image.height, image.width) < smallest:
+            raise ParamsError(
+                f"adversary.layers: {layers} halvings need images of at least {smallest} pixels a "
+                f"side; they are {image.height}x{image.width}; give fewer layers"
+            )
         widths = [min(2**level, _WIDEST) * width for level in range(layers + 1)]
         strides = [2] * (layers - 1) + [1]
         self.first = _layer(image.channels, width, 2, LINEAR)
@@ -66,25 +72,6 @@ class PatchDiscriminator(nn.Module):
         for unit, norm in zip(self.units, self.norms, strict=True):
             maps = F.leaky_relu(norm(unit(maps)), _SLOPE)
         return self.output(maps)
-
-
-def require_room(image: ImageShape, layers: int) -> None:
-    """See that a discriminator of so many halvings has something left to judge.
-
-    Args:
-        image: Shape of the images.
-        layers: Halvings.
-
-    Raises:
-        ParamsError: If the images are too small for them.
-    """
-    # The two last layers take a row and a column each.
-    smallest = 3 * 2**layers
-    if min(image.height, image.width) < smallest:
-        raise ParamsError(
-            f"adversary.layers: {layers} halvings need images of at least {smallest} pixels a "
-            f"side; they are {image.height}x{image.width}; give fewer layers"
-        )
 
 
 def patch_size(layers: int) -> int:

@@ -65,6 +65,8 @@ class PriorOptions(MemberOptions):
     """Whether the `head` section describes its tokens."""
     meaningless: ClassVar[tuple[str, ...]] = ()
     """Settings of the sampler that mean nothing to it, whatever the head."""
+    in_turn: ClassVar[bool] = True
+    """Whether tokens are drawn one by one, each from what is expected after those before."""
 
     def log_prob_is(self, head: HeadOptions) -> Exactness:
         """What kind of number `log_prob` is; default: what the head's is, exact without a head."""

@@ -72,6 +72,7 @@ class MaskedOptions(TransformerSizeOptions, PriorOptions):
     models: ClassVar[tuple[LatentKind, ...]] = ("codes",)
     trainable: ClassVar[bool] = True
     has_head: ClassVar[bool] = True
+    in_turn: ClassVar[bool] = False
     layers: int = Field(gt=0)
     dropout: float = Field(ge=0, lt=1)
     """Of the numbers of the inputs and of what every layer adds."""

@@ -160,7 +160,7 @@ def test_what_is_no_code_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_line(tmp_path, system, None)
-    with pytest.raises(ParamsError, match="must store codes"):
+    with pytest.raises(ParamsError, match="only codes are coded"):
         coder_of(tmp_path)
 
 

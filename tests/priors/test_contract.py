@@ -1,5 +1,6 @@
 """What every prior promises, found by listing the files of the family."""
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -94,12 +95,13 @@ PRIORS = {
     "transformer": TRANSFORMER,
     "two_level": {"coarse_layers": 1, "fine_layers": 2, "context_blocks": 1, **BLOCKS},
 }
+FACTORISED = {"kind": "factorised", "first": 2}
 NUM_CLASSES, COUNT = 7, 3
 MODEL = SamplerSettings(temperature=1.0, top_k=0, top_p=1.0, guidance=1.0)
 
 
-def parameters(kind, stored):
-    head = HEADS.get(stored, HEADS[SPECS[stored].kind])
+def parameters(kind, stored, head=None):
+    head = head or HEADS.get(stored, HEADS[SPECS[stored].kind])
     raw = {"prior": {"kind": kind, **PRIORS.get(kind, {})}, "head": head}
     return parse_params(SecondStageParams, raw, source="params.yaml", strict=True)
 
@@ -129,6 +131,32 @@ def random_latents(stored):
 
 def labels_for(prior):
     return torch.arange(COUNT) if prior.num_classes else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorder(SamplerSettings):
+    """Draws as usual, and keeps how long the lists were that were drawn from."""
+
+    lists: list[tuple[int, int]] = field(default_factory=list)
+
+    def choose(self, logits, uniforms):
+        self.lists.append(tuple(logits.shape))
+        return super().choose(logits, uniforms)
+
+
+@pytest.mark.parametrize(("kind", "stored"), [case for case in CASES if "contin" not in case[1]])
+@pytest.mark.parametrize("whole", [True, False])
+def test_who_draws_codes_in_turn_asks_for_each_from_the_list_of_all(kind, stored, whole):
+    heads = HEADS["codes"] if whole else FACTORISED
+    spec = replace(SPECS[stored], num_codes=6)
+    params = parameters(kind, stored, heads)
+    prior = build_second_stage(params, spec, NUM_CLASSES).eval()
+    recorder = Recorder()
+    prior.sample(labels_for(prior), torch.rand(COUNT, *prior.noise_shape), recorder)
+    each_code = recorder.lists == [(COUNT, spec.num_codes)] * spec.tokens
+    assert each_code == (
+        params.prior.in_turn and (not params.prior.has_head or params.head.whole_codes)
+    )
 
 
 @pytest.mark.parametrize(("kind", "stored"), CASES)
