@@ -9,8 +9,9 @@ import fcntl
 import logging
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,8 @@ USUAL_PAGE = "http://127.0.0.1:5000"
 """Where `mlflow ui` shows a local store."""
 SQLITE = "sqlite:///"
 LONGEST_REASON = 200
+_PATIENCE = 30.0
+"""Seconds for which a SQLite store may be locked by others."""
 CLIENT = {
     # MLflow's own are 120 s and 7 retries: a dead server would hold the end of a stage for long.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -125,16 +128,19 @@ def opened_store(uri: str) -> Iterator["MlflowClient"]:
     logging.getLogger("alembic").setLevel(logging.ERROR)
     from mlflow.tracking.client import MlflowClient
 
-    with _file_lock(uri) if uri.startswith(SQLITE) else nullcontext():
+    with _sqlite_lock(uri) if uri.startswith(SQLITE) else nullcontext():
         yield MlflowClient(tracking_uri=uri)
 
 
 @contextmanager
-def _file_lock(uri: str) -> Iterator[None]:
+def _sqlite_lock(uri: str) -> Iterator[None]:
     database = Path(uri.removeprefix(SQLITE))
     database.parent.mkdir(parents=True, exist_ok=True)
     with database.with_name(f"{database.name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        # MLflow asks for what cannot be opened again and again, for more than a minute and a half.
+        with closing(sqlite3.connect(database, timeout=_PATIENCE)) as connection:
+            connection.execute("PRAGMA schema_version")
         yield
 
 
