@@ -54,8 +54,8 @@ __all__ = ["DiffusionHead", "DiffusionOptions"]
 
 _SCRAMBLING = 20_240_611
 """Seed of the points of the bound."""
-_HASHING = 1000.0
-"""Tokens that differ by a thousandth have points that have nothing to do with each other."""
+_HASHED_BITS = 24
+"""Of a shift: as many as float32 holds between 0 and 1."""
 
 Numbers = Float[Tensor, "*rows channels"]
 Times = Float[Tensor, "*#rows"]
@@ -104,8 +104,9 @@ class DiffusionHead(Head):
         points = torch.quasirandom.SobolEngine(1 + self.channels, scramble=True, seed=_SCRAMBLING)
         self.register_buffer("points", points.draw(options.bound_points), persistent=False)
         stream = torch_stream(_SCRAMBLING, "hash of tokens")
-        hashing = torch.rand(self.channels, 1 + self.channels, generator=stream)
-        self.register_buffer("hashing", _HASHING * (1 + hashing), persistent=False)
+        limits, shape = torch.iinfo(torch.int64), (self.channels, 1 + self.channels)
+        hashing = torch.randint(limits.min, limits.max, shape, generator=stream)
+        self.register_buffer("hashing", hashing | 1, persistent=False)
         self.weight = 0.5 * sum(self._masses())
 
     def embed(
@@ -136,7 +137,7 @@ class DiffusionHead(Head):
         tokens = tokens.float()
         with torch.autocast(hidden.device.type, enabled=False):
             condition = self.network.condition(hidden.float())
-            shift = (tokens.unsqueeze(-1) * self.hashing).sum(dim=-2)
+            shift = self._hash(tokens)
             # One point for all tokens at a time: no more memory than a step of training.
             gain = torch.zeros_like(tokens[..., 0])
             for point in self.points:
@@ -148,6 +149,21 @@ class DiffusionHead(Head):
                     gain += (asked.square() - missed.square()).sum(dim=-1)
         gain *= self.weight / (2 * len(self.points))
         return gain - self._cost_of_silence(tokens)
+
+    def _hash(self, tokens: Numbers) -> Float[Tensor, "*rows shifts"]:
+        """Numbers in [0, 1), one for the time and one for each noise, as random as they are fixed.
+
+        The leading bits of a sum of products (Dietzfelbinger 1996, "Universal hashing and k-wise
+        independent random variables via integer arithmetic without primes").
+
+        Whole numbers: float32 modulo one is coarse where tokens or their products are large, so
+        that 0 comes up too often, and with it noise of more than its variance.
+        """
+        # Zero has two signs, and one hash.
+        bits = (tokens + 0.0).view(torch.int32).long()
+        sums = (bits.unsqueeze(-1) * self.hashing).sum(dim=-2)
+        leading = (sums >> (64 - _HASHED_BITS)) & (2**_HASHED_BITS - 1)
+        return leading.float() / 2**_HASHED_BITS
 
     def _angles(self, times: Times) -> Times:
         floor = self.options.noise_floor

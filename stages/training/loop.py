@@ -28,6 +28,7 @@ from stages.core.randomness import seed_everything, torch_stream
 from stages.core.ranks import barrier, from_first, world
 from stages.core.stage import Run
 from stages.nn.ema import WeightAverage
+from stages.nn.memory_layout import lay_channels_last
 from stages.nn.processes import sum_over_processes
 from stages.training.checkpoint import read_checkpoint, write_checkpoint
 from stages.training.optimization import learning_rate, make_optimizer
@@ -110,8 +111,9 @@ class _Training:
         strategy: Literal["ddp", "fsdp"] = "ddp",
     ) -> None:
         self.task, self.options, self.run, self.seed, self.device = task, options, run, seed, device
-        layout = torch.channels_last if options.channels_last else torch.preserve_format
-        task.module.to(device=device, memory_format=layout)
+        task.module.to(device)
+        if options.channels_last:
+            lay_channels_last(task.module)
         self.sharing = make_sharing(strategy, device)
         self.state = _State()
         self.recent: dict[str, list[Tensor]] = defaultdict(list)

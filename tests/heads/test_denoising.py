@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import kstest
 from torch.distributions import Normal
 
 from stages.bottlenecks.base import LatentSpec
@@ -128,6 +129,27 @@ def test_the_bound_of_the_right_guesses_is_the_density(monkeypatch):
     # Other points for every token: four standard errors of their mean.
     assert difference.std() < 0.5
     assert difference.mean().abs() < 4 * difference.std() / difference.numel() ** 0.5
+
+
+def test_the_bound_of_many_numbers_is_no_better_than_the_density(monkeypatch):
+    # Where shifts are coarse, noise has more than its variance, and silence too little cost.
+    head = knowing(diffusion(channels=16), monkeypatch)
+    hidden, tokens = torch.randn(1, 5000, WIDTH), MEAN + STD * torch.randn(1, 5000, 16)
+    difference = head.log_prob(hidden, tokens) - Normal(MEAN, STD).log_prob(tokens).sum(-1)
+    assert difference.mean().abs() < 4 * difference.std() / difference.numel() ** 0.5
+
+
+def test_shifts_of_the_bound_are_even_and_those_of_one_token():
+    head = diffusion(channels=3)
+    tokens = 5 + 0.01 * torch.randn(20_000, 3)
+    shifts = head._hash(tokens)
+    assert shifts.shape == (20_000, 4) and shifts.min() >= 0 and shifts.max() < 1
+    for one in shifts.T:
+        # Kolmogorov and Smirnov at level 1e-4.
+        assert kstest(one.numpy(), "uniform").pvalue > 1e-4
+    assert (torch.corrcoef(shifts.T) - torch.eye(4)).abs().max() < 0.03
+    assert torch.equal(head._hash(tokens[:1]), shifts[:1])
+    assert torch.equal(head._hash(torch.zeros(1, 3)), head._hash(-torch.zeros(1, 3)))
 
 
 def test_a_flow_integrates_to_one_in_one_and_two_dimensions():
