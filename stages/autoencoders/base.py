@@ -100,12 +100,15 @@ class Autoencoder(nn.Module, ABC):
             own q, that of `log_weights`.
         kl_groups: Names of groups of consecutive latent dimensions -> how many there are, in the
             order of `Reconstructed.kl`, where there is any.
+        codebook_parts: Shapes of the grids of a row that have a codebook each; (): all codes it
+            stores are of one, or it stores none.
     """
 
     likelihood: Likelihood
     num_classes: int = 0
     stores_mean_field: bool = False
     kl_groups: dict[str, int]
+    codebook_parts: tuple[tuple[int, int], ...] = ()
 
     @abstractmethod
     def __init__(self, options: Any, parts: Parts) -> None:

@@ -36,6 +36,7 @@ class Flat(Autoencoder):
         super().__init__(options, parts)
         self.backbone = parts.backbone
         self.bottleneck = parts.make_bottleneck(parts.features)
+        self.codebook_parts = self.bottleneck.codebook_parts
         self.likelihood = parts.likelihood
         self.objective = parts.objective
         self.kl_groups = _groups(self.spec)

@@ -107,6 +107,7 @@ class HierarchicalVQ(Autoencoder):
         self.fine_dropout = options.fine_dropout
         self._spec = options.latent_spec(parts.bottleneck, parts.features, parts.num_classes)
         fine, coarse = parts.features, options.coarse_shape(parts.features)
+        self.codebook_parts = self._spec.parts
         self.backbone = parts.backbone
         self.coarse_encoder = _coarse_encoder(options, fine.width)
         self.coarse_bottleneck = parts.make_bottleneck(coarse)
@@ -143,7 +144,8 @@ class HierarchicalVQ(Autoencoder):
         parameters = self._decode(said, self._hidden_from_some(fine.features, generator))
         distortion = -self.likelihood.log_prob(target, parameters)
         kl = torch.cat([_per_dimension(passed) for passed in (coarse, fine)], dim=1)
-        total = distortion + kl.sum(dim=1)
+        # A coarse draw moves the fine KL, and through it what the objective asks for.
+        total = distortion + (kl * self.objective.price(kl, step)).sum(dim=1)
         surrogate = self.coarse_bottleneck.surrogate(coarse, total)
         surrogate = surrogate + self.fine_bottleneck.surrogate(fine, total)
         nats = distortion.mean() + self.objective.cost(kl, step) + surrogate

@@ -92,9 +92,12 @@ class Bottleneck(nn.Module, ABC):
 
     Attributes:
         spec: What it stores.
+        codebook_parts: Shapes of the grids of a row that have a codebook each; (): all codes it
+            stores are of one, or it stores none.
     """
 
     spec: LatentSpec
+    codebook_parts: tuple[tuple[int, int], ...] = ()
 
     @abstractmethod
     def __init__(self, options: Any, features: FeatureShape) -> None:

@@ -90,6 +90,7 @@ class ResidualVectorQuantizer(Bottleneck):
         super().__init__(options, features)
         self.options = options
         self.spec = options.latent_spec(features)
+        self.codebook_parts = () if options.shared else self.spec.parts
         self.project_in = latents_from_features("spatial", features, options.dim)
         self.project_out = features_from_latents("spatial", features, options.dim)
         self.codebooks = nn.ModuleList(

@@ -106,6 +106,9 @@ def encode_dataset(
             for shard in names[name]:
                 _link(shards / shard, folder / shard)
             about["splits"][name] = _about_split(split, name, pieces[name], header, names[name])
+            if header.kind == "codes":
+                parts = first_stage.autoencoder.codebook_parts
+                about["splits"][name] |= code_figures(pieces[name], header.num_codes, parts)
     shutil.rmtree(shards)
     run.tracker.log_metrics(_figures(about, header) | {"seconds": time.perf_counter() - started})
 
@@ -254,7 +257,7 @@ def _about_split(
     if split.labels is not None:
         classes = np.bincount(np.asarray(split.labels), minlength=header.num_classes)
         about["images_per_class"] = classes.tolist()
-    return about | (code_figures(pieces, header.num_codes) if header.kind == "codes" else {})
+    return about
 
 
 def _scaled(latents: Rows, header: LatentHeader, split: str) -> Rows:

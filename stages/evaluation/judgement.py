@@ -162,10 +162,11 @@ def metrics_of(line: Line, options: EvaluateOptions, device: torch.device) -> li
         ParamsError: If weights that the options name cannot be read.
     """
     spec, image = line.latents.spec, line.first_stage.image
+    codebook_parts = line.first_stage.autoencoder.codebook_parts
     discretized = line.first_stage.params.likelihood.discretized
     metrics: list[Metric] = [
         Reconstruction(),
-        CodeUsage(spec.num_codes) if spec.kind == "codes" else LatentActivity(spec),
+        CodeUsage(spec.num_codes, codebook_parts) if spec.kind == "codes" else LatentActivity(spec),
         TwoStageLikelihood(spec, image, discretized),
     ]
     if options.lpips_weights:

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stages.core.shapes import Codes
+from stages.nn.code_grids import GridShapes, grids_of_row
 from stages.nn.embedding import embedding
 from stages.nn.kernels.nearest import Codebook, Vectors, nearest
 from stages.nn.kernels.operators import operator
@@ -26,6 +27,7 @@ __all__ = [
     "code_counts",
     "code_figures",
     "code_usage",
+    "counts_per_codebook",
     "flat_vectors",
     "kmeans",
     "kmeans_start",
@@ -36,7 +38,7 @@ __all__ = [
     "vectors_of",
 ]
 
-Counts = Float[Tensor, " codes"] | Int[Tensor, " codes"]
+Counts = Float[Tensor, "*codebooks codes"] | Int[Tensor, "*codebooks codes"]
 
 
 def flat_vectors(
@@ -71,6 +73,20 @@ def code_counts(codes: Int[Tensor, "..."], num_codes: int) -> Int[Tensor, " code
     return codes.new_zeros(num_codes).index_add_(0, codes, torch.ones_like(codes))
 
 
+def counts_per_codebook(
+    codes: Codes, num_codes: int, parts: GridShapes = ()
+) -> Int[Tensor, "codebooks codes"]:
+    """How often each code of each codebook occurs: equal numbers of two codebooks are two codes.
+
+    Args:
+        codes: Grids, or rows of several grids end to end.
+        num_codes: Of each codebook.
+        parts: Shapes of the grids of a row that have a codebook each; (): all codes are of one.
+    """
+    grids = grids_of_row(codes, parts) if parts else [codes]
+    return torch.stack([code_counts(grid, num_codes) for grid in grids])
+
+
 def sums_of_codes(
     vectors: Vectors, codes: Int[Tensor, " vectors"], num_codes: int
 ) -> Float[Tensor, "codes dim"]:
@@ -100,15 +116,16 @@ _summed = operator(
 def perplexity(counts: Counts) -> Float[Tensor, ""]:
     """exp(entropy) of the codes' frequencies: 1 for one code only, num_codes for equal use.
 
-    Counts of whole splits are taken in float64; running averages as they are.
+    Of several codebooks exp(mean entropy). Counts of whole splits are taken in float64; running
+    averages as they are.
     """
     weights = counts if counts.is_floating_point() else counts.double()
-    shares = weights / weights.sum().clamp_min(1e-12)
-    return torch.exp(torch.special.entr(shares).sum())
+    shares = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-12)
+    return torch.exp(torch.special.entr(shares).sum(dim=-1).mean())
 
 
 def code_usage(counts: Counts) -> Float[Tensor, ""]:
-    """Share of the codes that occur at all, in [0, 1]."""
+    """Share of the codes, of all codebooks, that occur at all, in [0, 1]."""
     return (counts > 0).double().mean()
 
 

@@ -41,3 +41,14 @@ class Objective(ABC):
         Returns:
             Nats per image, the mean over the batch; 0 for no latent dimensions.
         """
+
+    @abstractmethod
+    def price(self, kl: DimensionKL, step: Step | None) -> Float[Tensor, " latent_dims"]:
+        """What one more nat in each latent dimension would cost, where the batch stands now.
+
+        The slope of `cost`, for estimators whose draws move the KL of what is drawn after them.
+
+        Args:
+            kl: Unweighted.
+            step: Where schedules stand; None: as after the last step.
+        """

@@ -18,6 +18,7 @@ Differs: the floor stands under every dimension, not under groups of them.
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -63,9 +64,17 @@ class Beta(Objective):
 
     def cost(self, kl: DimensionKL, step: Step | None) -> Float[Tensor, ""]:
         """Weighted nats per image."""
+        nats = kl.mean(dim=0).clamp(min=self.options.free_bits).sum()
+        return self._weight(step, nats.device) * nats
+
+    def price(self, kl: DimensionKL, step: Step | None) -> Float[Tensor, " latent_dims"]:
+        """The weight; 0 for a dimension below its free bits."""
+        charged = kl.mean(dim=0) >= self.options.free_bits
+        return charged * self._weight(step, kl.device)
+
+    def _weight(self, step: Step | None, device: torch.device) -> Tensor | float:
         options = self.options
-        nats = kl.mean(dim=0).clamp(min=options.free_bits).sum()
         if options.annealing == "none":
-            return options.kl_weight * nats
+            return options.kl_weight
         rise = ramp(step, options.annealing_steps, options.annealing, options.cycles)
-        return options.kl_weight * rise.to(nats.device) * nats
+        return options.kl_weight * rise.to(device)

@@ -8,6 +8,7 @@ save most distortion come first and get a dimension each, while the pressure gam
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
@@ -38,8 +39,16 @@ class Capacity(Objective):
 
     def cost(self, kl: DimensionKL, step: Step | None) -> Float[Tensor, ""]:
         """gamma times the distance to the capacity of the step, nats per image."""
-        options = self.options
-        nats = kl.mean(dim=0).sum()
-        room = options.capacity * ramp(step, options.capacity_steps, "linear").to(nats.device)
         # Latents that cost nothing (codes) have no capacity to reach.
-        return options.gamma * (nats - room).abs() if kl.shape[1] else nats
+        if not kl.shape[1]:
+            return kl.mean(dim=0).sum()
+        return self.options.gamma * self._excess(kl, step).abs()
+
+    def price(self, kl: DimensionKL, step: Step | None) -> Float[Tensor, " latent_dims"]:
+        """gamma above the capacity of the step, -gamma below it."""
+        return self.options.gamma * self._excess(kl, step).sign() * torch.ones_like(kl[0])
+
+    def _excess(self, kl: DimensionKL, step: Step | None) -> Float[Tensor, ""]:
+        options = self.options
+        room = options.capacity * ramp(step, options.capacity_steps, "linear").to(kl.device)
+        return kl.mean(dim=0).sum() - room

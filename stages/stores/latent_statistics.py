@@ -10,7 +10,8 @@ arXiv:2112.10752, "Details on Autoencoder Models").
 Differs: there the standard deviation is that of the draws of one batch; here the moments of the
 whole training split are exact, and the posterior's own variance is part of them.
 
-Of codes: one histogram of the split, and its usage and perplexity (stages/nn/codebook.py).
+Of codes: a histogram of the split for each codebook, and their usage and perplexity
+(stages/nn/codebook.py).
 """
 
 import math
@@ -20,6 +21,7 @@ import torch
 
 from stages.core.errors import ArtifactError
 from stages.nn import codebook
+from stages.nn.code_grids import GridShapes
 from stages.stores.latent_pieces import LatentPieces
 
 __all__ = ["code_figures", "latent_scale"]
@@ -49,10 +51,18 @@ def latent_scale(pieces: LatentPieces) -> float:
     return 1 / math.sqrt(variance)
 
 
-def code_figures(pieces: LatentPieces, num_codes: int) -> dict[str, float]:
-    """`code_usage` in [0, 1] and `code_perplexity` in [1, num_codes]; nothing for no rows."""
-    counts = torch.zeros(num_codes, dtype=torch.int64)
+def code_figures(
+    pieces: LatentPieces, num_codes: int, codebook_parts: GridShapes = ()
+) -> dict[str, float]:
+    """`code_usage` in [0, 1] and `code_perplexity` in [1, num_codes]; nothing for no rows.
+
+    Args:
+        pieces: The split.
+        num_codes: Of each codebook.
+        codebook_parts: Shapes of the grids of a row that have a codebook each; (): there is one.
+    """
+    counts = torch.zeros(max(len(codebook_parts), 1), num_codes, dtype=torch.int64)
     for piece in range(len(pieces)):
-        codes = pieces.read_piece(piece)["codes"].astype(np.int64)
-        counts += codebook.code_counts(torch.from_numpy(codes), num_codes)
+        rows = torch.from_numpy(pieces.read_piece(piece)["codes"].astype(np.int64))
+        counts += codebook.counts_per_codebook(rows.unsqueeze(1), num_codes, codebook_parts)
     return codebook.code_figures(counts)

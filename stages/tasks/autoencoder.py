@@ -16,8 +16,8 @@ from stages.autoencoders.base import Autoencoder, Reconstructed
 from stages.core.devices import sent_to
 from stages.core.intensities import from_pixels
 from stages.core.randomness import torch_stream
-from stages.core.shapes import Images, Labels
-from stages.nn.codebook import code_counts, code_figures
+from stages.core.shapes import Codes, Images, Labels
+from stages.nn.codebook import code_figures, counts_per_codebook
 from stages.nn.processes import StepSums
 from stages.stores.prepared import PreparedSplit
 from stages.tasks.appearance import Appearance
@@ -66,7 +66,8 @@ class AutoencoderTask(Task):
         self.train, self.validation = train, validation
         self.monitor, self.seed = monitor, seed
         self.num_examples = len(train.images)
-        self.code_counts = torch.zeros(autoencoder.spec.num_codes, dtype=torch.int64)
+        # (codebooks, codes)
+        self.code_counts = self._count(torch.zeros(0, 1, autoencoder.spec.tokens).long())
         self.images_counted = 0
         self.step_codes = StepSums()
         self.appearance = appearance or Appearance()
@@ -90,7 +91,7 @@ class AutoencoderTask(Task):
         done = torch.full((), float(step), device=images.device)
         result = module(images, batch.labels, generator, done)
         if result.codes is not None:
-            counts = code_counts(result.codes, len(self.code_counts))
+            counts = self._count(result.codes)
             self.step_codes.add(counts, torch.tensor(len(images)))
         added, looks = self.appearance.loss(images, result.reconstructions, result.distortion, step)
         figures = {
@@ -125,7 +126,7 @@ class AutoencoderTask(Task):
         """Loss, reconstruction error, and the latents' state over the validation split."""
         count = len(self.validation.images)
         sums: dict[str, float] = {}
-        counts = torch.zeros(len(self.code_counts), dtype=torch.int64)
+        counts = torch.zeros_like(self.code_counts, device="cpu")
         kl = torch.zeros(())
         for start in range(0, count, VALIDATION_BATCH):
             rows = np.arange(start, min(start + VALIDATION_BATCH, count))
@@ -143,11 +144,11 @@ class AutoencoderTask(Task):
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(rows) / count
             if result.codes is not None:
-                counts += code_counts(result.codes, len(counts)).cpu()
+                counts += self._count(result.codes).cpu()
             kl = kl + result.kl.double().sum(dim=0).cpu() / count
         figures = sums | code_figures(counts)
         figures |= {name: value.item() for name, value in self._kl_figures(kl).items()}
-        if len(counts):
+        if counts.numel():
             figures |= self.monitor.observe_codes(step, counts)
         elif len(kl):
             figures |= self.monitor.observe_kl(step, kl)
@@ -165,6 +166,10 @@ class AutoencoderTask(Task):
         self.images_counted = int(state["images"])
         self.monitor.load_state(state)
         self.appearance.load_state(state)
+
+    def _count(self, codes: Codes) -> Tensor:
+        parts = self.module.codebook_parts
+        return counts_per_codebook(codes, self.module.spec.num_codes, parts)
 
     def _read(self, split: PreparedSplit, rows: np.ndarray, device: torch.device) -> ImageBatch:
         labels = None

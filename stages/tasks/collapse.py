@@ -76,18 +76,23 @@ class CollapseMonitor:
         return {"collapsed_share": lost / len(kl)}
 
     def observe_codes(self, step: int, counts: Tensor) -> dict[str, float]:
-        """Look at how often the validation split chose each code, (num_codes,).
+        """Look at how often the validation split chose each code, (codebooks, num_codes).
 
         A split of fewer cells than codes cannot use them all: the share is of the codes it could.
+        Of several codebooks the worst is judged: others must not hide it.
 
         Raises:
             CollapseError: If the alarm is to stop the stage.
         """
-        possible = min(len(counts), int(counts.sum()))
-        lost = possible - int((counts > 0).sum())
-        self._keep(step, counts / counts.sum() * len(counts))
-        self._judge(step, lost, possible, "codes", "dead")
-        return {"dead_code_share": lost / possible}
+        codebooks, num_codes = counts.shape
+        cells = counts.sum(dim=1, keepdim=True)
+        possible = cells.squeeze(1).clamp(max=num_codes)
+        lost = possible - (counts > 0).sum(dim=1)
+        worst = int((lost / possible).argmax())
+        self._keep(step, (counts / cells * num_codes).flatten())
+        where = f" in codebook {worst + 1} of {codebooks}" if codebooks > 1 else ""
+        self._judge(step, int(lost[worst]), int(possible[worst]), "codes", f"dead{where}")
+        return {"dead_code_share": int(lost[worst]) / int(possible[worst])}
 
     def _keep(self, step: int, values: Tensor) -> None:
         self._steps.append(step)

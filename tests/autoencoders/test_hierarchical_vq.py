@@ -10,6 +10,7 @@ from stages.bottlenecks.base import BottleneckOptions
 from stages.core.errors import ParamsError
 from stages.core.sections import parse_params, validate
 from stages.core.shapes import FeatureShape, ImageShape
+from stages.nn.categorical import kl_to_uniform
 from stages.nn.code_grids import grids_of_row, row_of_grids
 from tests.backbones.examples import conv
 from tests.bottlenecks.examples import EXAMPLES as BOTTLENECKS
@@ -282,3 +283,62 @@ def test_bottlenecks_without_one_code_per_cell_are_refused():
     for values in refused:
         with pytest.raises(ParamsError, match=f"one code per cell .* '{values['kind']}' stores"):
             build(values)
+
+
+def test_each_grid_has_a_codebook():
+    assert build().codebook_parts == (COARSE, FINE)
+
+
+def exact_gradient(autoencoder, image, kl_weight, codes, bias):
+    """Of E[distortion + weighted KL] with respect to the coarse logits, by enumeration."""
+    features = autoencoder.backbone.encoder(image)
+    coarse = autoencoder.coarse_bottleneck.logits(autoencoder.coarse_encoder(features))
+    fine_grids = torch.cartesian_prod(*[torch.arange(codes)] * 4).view(-1, 2, 2)
+    expected = kl_weight * kl_to_uniform(coarse).sum()
+    for code, probability in enumerate(coarse.softmax(dim=-1).flatten()):
+        vectors = autoencoder.coarse_bottleneck.decode(torch.full((1, 1, 1), code))
+        said = autoencoder.coarse_decoder(vectors)
+        joined = autoencoder.join_features(torch.cat([features, said], dim=1))
+        logits = autoencoder.fine_bottleneck.logits(joined).view(4, codes)
+        chances = logits.log_softmax(dim=-1)[torch.arange(4), fine_grids.flatten(1)].sum(1).exp()
+        decoded = autoencoder.fine_bottleneck.decode(fine_grids)
+        parameters = autoencoder._decode(said.expand(len(decoded), -1, -1, -1), decoded)
+        errors = -autoencoder.likelihood.log_prob(
+            image.expand(len(decoded), -1, -1, -1), parameters
+        )
+        inner = (chances * errors).sum() + kl_weight * kl_to_uniform(logits).sum()
+        expected = expected + probability * inner
+    return torch.autograd.grad(expected, bias)[0]
+
+
+@pytest.mark.parametrize("kl_weight", [0.0, 4.0])
+def test_drawn_coarse_codes_pay_the_weighted_kl_of_the_fine_ones(kl_weight):
+    codes, size = 3, ImageShape(1, 8, 8)
+    drawn = {
+        "kind": "score_function",
+        "num_codes": codes,
+        "dim": 2,
+        "baseline_width": 4,
+        "baseline_decay": 0.9,
+    }
+    autoencoder = build(drawn, size, ELBO | {"kl_weight": kl_weight}, width=4, blocks=0)
+    for parameter in autoencoder.parameters():
+        if parameter.ndim >= 2:  # nothing starts at zero
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=stream(3))
+    autoencoder.train()
+    image = torch.rand(1, 1, 8, 8, generator=stream(1)) * 2 - 1
+    bias = autoencoder.coarse_bottleneck.logits.layer.bias
+    wanted = exact_gradient(autoencoder, image, kl_weight, codes, bias)
+    for bottleneck in (autoencoder.coarse_bottleneck, autoencoder.fine_bottleneck):
+        # A baseline near the cost quiets the estimate and moves it nowhere.
+        bottleneck.baseline.batches.fill_(10)
+        bottleneck.baseline.mean.fill_(float(autoencoder(image, None, stream()).distortion))
+    found = []
+    for seed in range(16):
+        result = autoencoder(image.expand(512, -1, -1, -1), None, stream(seed))
+        found.append(torch.autograd.grad(result.loss * image.numel(), bias)[0])
+    estimates = torch.stack(found)
+    error = estimates.std(dim=0) / len(estimates) ** 0.5
+    assert ((estimates.mean(dim=0) - wanted).abs() < 5 * error).all()
+    # Precise enough to tell the weight of the fine KL.
+    assert (error < 0.05 * wanted.abs().max()).all()

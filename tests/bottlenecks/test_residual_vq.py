@@ -49,6 +49,12 @@ def test_the_grids_stand_end_to_end_first_codes_first():
 
 
 @either
+def test_only_codebooks_of_their_own_are_counted_apart(shared):
+    bottleneck = stack(shared=shared)
+    assert bottleneck.codebook_parts == (() if shared else bottleneck.spec.parts)
+
+
+@either
 def test_codes_are_those_of_a_slow_loop(shared):
     bottleneck, features = stack(shared=shared), some_features(2)
     codes = bottleneck.encode(features)

@@ -5,11 +5,12 @@ import torch
 
 from stages.metrics.base import Figure, Observation
 from stages.metrics.codes import CodeUsage
+from stages.nn.code_grids import GridShapes
 from tests.metrics.examples import PROTOCOL
 
 
-def figures(*batches: torch.Tensor, num_codes: int) -> dict[str, Figure]:
-    metric = CodeUsage(num_codes)
+def figures(*batches: torch.Tensor, num_codes: int, parts: GridShapes = ()) -> dict[str, Figure]:
+    metric = CodeUsage(num_codes, parts)
     for codes in batches:
         pixels = torch.zeros(len(codes), 1, 2, 3, dtype=torch.uint8)
         nothing = torch.zeros(len(codes))
@@ -37,3 +38,14 @@ def test_batches_do_not_matter_and_the_protocol_says_what_was_counted() -> None:
     assert figures(codes[:3], codes[3:], num_codes=9) == whole
     assert whole["code_usage"].n == 7
     assert whole["code_usage"].protocol == PROTOCOL.also(num_codes=9, counted=42)
+
+
+def test_equal_numbers_of_two_codebooks_are_two_codes() -> None:
+    coarse, fine = torch.full((8, 1, 1), 2), torch.arange(32).view(8, 1, 4) % 4
+    rows = torch.cat([coarse, fine], dim=2)
+    found = figures(rows[:3], rows[3:], num_codes=4, parts=((1, 1), (2, 2)))
+    assert found["code_usage"].value == 5 / 8
+    # No bits and two: one in the mean.
+    assert found["code_entropy"].value == pytest.approx(1)
+    assert found["code_perplexity"].value == pytest.approx(2)
+    assert found["code_usage"].protocol == PROTOCOL.also(num_codes=4, counted=40, codebooks=2)

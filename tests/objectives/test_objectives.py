@@ -36,6 +36,16 @@ def test_the_cost_is_a_finite_number_with_finite_gradients(values):
         assert cost.shape == () and cost.isfinite() and kl.grad.isfinite().all()
 
 
+@every_example
+def test_the_price_is_the_slope_of_the_cost(values):
+    for step in (None, after(0), after(3), after(100)):
+        kl = KL.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(build(values).cost(kl, step), kl)
+        price = build(values).price(KL, step)
+        torch.testing.assert_close(price.expand_as(KL), len(KL) * slope)
+    assert build(values).price(torch.zeros(4, 0), after(3)).shape == (0,)
+
+
 def test_weight_one_is_the_evidence_lower_bound():
     torch.testing.assert_close(build(ELBO).cost(KL, after(0)), KL.sum(dim=1).mean())
     torch.testing.assert_close(build(ELBO, kl_weight=4.0).cost(KL, None), 4 * KL.sum(dim=1).mean())

@@ -360,6 +360,13 @@ def test_usage_and_perplexity_of_codes(tmp_path):
     assert figures == pytest.approx({"code_usage": 1.0, "code_perplexity": np.exp(entropy)})
 
 
+def test_usage_of_several_codebooks_is_that_of_each(tmp_path):
+    rows = np.array([[0, 0, 1], [0, 2, 3]], dtype=np.uint8)
+    pieces = pieces_of(tmp_path, {"codes": rows}, 2, 1, 4)
+    figures = code_figures(pieces, 4, ((1, 1), (1, 2)))
+    assert figures == pytest.approx({"code_usage": 5 / 8, "code_perplexity": 2.0})
+
+
 def test_row_groups_do_not_change_what_is_read(tmp_path, monkeypatch):
     path, head, rows = written(tmp_path, **GAUSSIAN)
     monkeypatch.setattr("stages.stores.latent_shards.ROW_GROUP_BYTES", 600)

@@ -28,15 +28,24 @@ def kl(lost, of=20):
 
 def test_shares_are_those_of_known_units():
     assert monitor().observe_kl(1, kl(5)) == {"collapsed_share": 0.25}
-    assert monitor().observe_codes(1, torch.tensor([7, 0, 1, 90])) == {"dead_code_share": 0.25}
+    assert monitor().observe_codes(1, torch.tensor([[7, 0, 1, 90]])) == {"dead_code_share": 0.25}
 
 
 def test_a_small_split_cannot_use_every_code():
-    counts = torch.tensor([1, 1, 0, 0, 0, 0, 0, 1])
+    counts = torch.tensor([[1, 1, 0, 0, 0, 0, 0, 1]])
     assert monitor().observe_codes(1, counts) == {"dead_code_share": 0.0}
     assert monitor().observe_codes(1, counts.clamp(max=0) + torch.tensor([3] + [0] * 7)) == {
         "dead_code_share": pytest.approx(2 / 3)
     }
+
+
+def test_a_dead_codebook_is_not_hidden_by_another(capsys):
+    halves = torch.tensor([[9, 9, 0, 0], [0, 1, 9, 9]])
+    watch = monitor(after_steps=0)
+    assert watch.observe_codes(1, halves) == {"dead_code_share": 0.5}
+    assert "2 of 4 codes are dead in codebook 1 of 2, above 20%" in capsys.readouterr().err
+    watch.observe_codes(2, halves.flip(0))
+    assert [len(seen) for seen in watch.state()["collapse_seen"]] == [8, 8]
 
 
 def test_warning_and_alarm_are_said_once_with_the_settings_to_change(capsys):
@@ -60,7 +69,7 @@ def test_the_alarm_stops_the_stage_where_the_parameters_ask_for_it():
     with pytest.raises(CollapseError, match=r"collapse.stop is true"):
         watch.observe_kl(7, kl(19))
     with pytest.raises(CollapseError, match=r"dead.*bottleneck.revive_below"):
-        monitor(stop=True).observe_codes(7, torch.tensor([99, 0, 0, 0]))
+        monitor(stop=True).observe_codes(7, torch.tensor([[99, 0, 0, 0]]))
 
 
 def test_what_was_seen_survives_a_kill(tmp_path, capsys):
