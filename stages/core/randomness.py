@@ -14,7 +14,7 @@ __all__ = ["derive_seed", "numpy_stream", "permutation", "seed_everything", "tor
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for the stream (seed, *names); distinct names give independent streams."""
+    """A 63-bit seed for the stream (seed, *names); distinct names give unrelated seeds."""
     text = "/".join([str(seed), *(str(name) for name in names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
@@ -27,7 +27,11 @@ def numpy_stream(seed: int, *names: str | int) -> np.random.Generator:
 def torch_stream(
     seed: int, *names: str | int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A torch generator for the stream (seed, *names)."""
+    """A torch generator for the stream (seed, *names).
+
+    PyTorch's generator on a CPU looks at 32 bits of its seed only: of n streams about n^2 / 2^33
+    pairs have the same numbers, one in 100,000 images drawn each from a stream of its own.
+    """
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *names))
 
 

@@ -163,11 +163,11 @@ def metrics_of(line: Line, options: EvaluateOptions, device: torch.device) -> li
     """
     spec, image = line.latents.spec, line.first_stage.image
     codebook_parts = line.first_stage.autoencoder.codebook_parts
-    discretized = line.first_stage.params.likelihood.discretized
+    likelihood = line.first_stage.params.likelihood
     metrics: list[Metric] = [
         Reconstruction(),
         CodeUsage(spec.num_codes, codebook_parts) if spec.kind == "codes" else LatentActivity(spec),
-        TwoStageLikelihood(spec, image, discretized),
+        TwoStageLikelihood(spec, image, likelihood.discretized, likelihood.draws_targets),
     ]
     if options.lpips_weights:
         network = open_lpips(Path(options.lpips_weights), image, field="evaluate.lpips_weights")

@@ -87,6 +87,11 @@ class AutoregressiveOptions(LikelihoodOptions):
         """Whether it is a true probability of 8-bit images: with all of their levels."""
         return self.levels == 256
 
+    @property
+    def draws_targets(self) -> bool:
+        """Whether levels are drawn; 8-bit images are on all 256 already."""
+        return self.rounding == "dynamic" and self.levels < 256
+
     @model_validator(mode="after")
     def _layers_reach_the_context(self) -> "AutoregressiveOptions":
         if self.context > self.layers:

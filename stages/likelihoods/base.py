@@ -52,6 +52,11 @@ class LikelihoodOptions(MemberOptions):
     """Whether it is a true probability of 8-bit images, so that bits per dim mean something; where
     that hangs on a parameter, a property: ask the options of a run, not their class."""
 
+    @property
+    def draws_targets(self) -> bool:
+        """Whether training draws what is to be explained of an image; default: no."""
+        return False
+
 
 class Likelihood(nn.Module, ABC):
     """A distribution over images given the decoder's output."""

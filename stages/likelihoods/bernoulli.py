@@ -27,6 +27,11 @@ class BernoulliOptions(LikelihoodOptions):
     binarise: Literal["dynamic", "threshold"]
     """How grey images become binary."""
 
+    @property
+    def draws_targets(self) -> bool:
+        """Whether black and white are drawn."""
+        return self.binarise == "dynamic"
+
 
 class Bernoulli(Likelihood):
     """Independent black or white; the decoder emits the logit of white."""

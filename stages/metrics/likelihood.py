@@ -65,14 +65,23 @@ class TwoStageLikelihood(Metric):
 
     title = "Likelihood"
 
-    def __init__(self, spec: LatentSpec, image: ImageShape, discretized: bool) -> None:
+    def __init__(
+        self,
+        spec: LatentSpec,
+        image: ImageShape,
+        discretized: bool,
+        draws_targets: bool = False,
+    ) -> None:
         """See the module.
 
         Args:
             spec: What the prior models.
             image: Shape of the images: D of the bits per dim.
             discretized: Whether p(x|z) is a probability of 8-bit images.
+            draws_targets: Whether training draws the x of p(x|z), which here are those of the
+                latents as they are stored: without a draw.
         """
+        self.draws_targets = draws_targets
         self.spec, self.image, self.discretized = spec, image, discretized
         self.images = 0
         self._prior = self._baseline = self._posterior = self._distortion = 0.0
@@ -93,6 +102,8 @@ class TwoStageLikelihood(Metric):
     def figures(self, protocol: Protocol) -> list[Figure]:
         """Prior and baseline; rate where there is a posterior; bits per dim where they exist."""
         how = protocol.also(latents=self._draws)
+        if self.draws_targets:
+            how = how.also(target="as the likelihood makes it of each image without a draw")
         result = [*self._prior_figures(how), *self._rate_figures(how)]
         result.append(
             self._per_image("distortion", self._distortion, "lower", how.also(of="-log p(x|z)"))

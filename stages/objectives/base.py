@@ -39,7 +39,8 @@ class Objective(ABC):
             step: Where schedules stand; None: as after the last step.
 
         Returns:
-            Nats per image, the mean over the batch; 0 for no latent dimensions.
+            Nats per image, the mean over the batch, or over the piece of it that is seen at once
+            (docs/scale.md); 0 for no latent dimensions.
         """
 
     @abstractmethod

@@ -48,6 +48,14 @@ def test_a_uniform_prior_gains_nothing() -> None:
     assert found["distortion_nats"].value == 1
 
 
+def test_targets_that_training_draws_are_named() -> None:
+    seen = observed(torch.zeros(2), torch.zeros(2), codes=torch.zeros(2, 1, 2, dtype=torch.int64))
+    for drawn in (False, True):
+        found = figures(TwoStageLikelihood(CODES, IMAGE, False, draws_targets=drawn), seen)
+        for name in ("distortion_nats", "total_nats"):
+            assert ("target" in found[name].protocol.details) == drawn
+
+
 def test_a_density_gets_no_bits_per_dim() -> None:
     seen = observed(torch.zeros(2), torch.zeros(2), codes=torch.zeros(2, 1, 2, dtype=torch.int64))
     found = figures(TwoStageLikelihood(CODES, IMAGE, discretized=False), seen)

@@ -12,10 +12,14 @@ import pandas as pd
 import pytest
 import torch
 
+from stages.bottlenecks.base import Bottleneck, BottleneckOptions
 from stages.core.errors import DivergenceError, Interrupted
+from stages.core.sections import load_member, validate
+from stages.core.shapes import FeatureShape
 from stages.training.checkpoint import read_checkpoint, write_checkpoint
 from stages.training.loop import SKIPS_IN_A_ROW, _Training, fit
 from stages.training.optimization import learning_rate, make_optimizer
+from tests.bottlenecks.examples import EXAMPLES as BOTTLENECKS
 from tests.training.regression import Regression, options, run_in
 
 CPU = torch.device("cpu")
@@ -87,6 +91,7 @@ def test_both_checkpoints_damaged_starts_over(tmp_path, capsys):
 PROGRAM = """
 import sys, pathlib, torch
 from stages.training.loop import fit
+from tests.bottlenecks.examples import EXAMPLES as BOTTLENECKS
 from tests.training.regression import Regression, options, run_in
 task = Regression(pause=0.02)
 folder = pathlib.Path(sys.argv[1])
@@ -146,6 +151,21 @@ def test_learning_rate_is_the_documented_curve():
 def test_weight_decay_spares_biases():
     groups = make_optimizer(Regression().module, options()).param_groups
     assert [(g["weight_decay"], len(g["params"])) for g in groups] == [(0.01, 2), (0.0, 2)]
+
+
+@pytest.mark.parametrize("kind", ["vq", "gumbel", "score_function"])
+def test_weight_decay_spares_codebooks(kind):
+    values = next(each for each in BOTTLENECKS if each["kind"] == kind)
+    read = validate(BottleneckOptions.of_kind(kind), values, source="test")
+    bottleneck = load_member(Bottleneck, kind)(read, FeatureShape(8, 2, 2))
+    before = {name: weight.clone() for name, weight in bottleneck.named_parameters()}
+    optimizer = make_optimizer(bottleneck, options(weight_decay=0.5))
+    for weight in bottleneck.parameters():
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    kept = {name for name, weight in bottleneck.named_parameters() if weight.equal(before[name])}
+    assert "codebook" in kept
+    assert not any(name.endswith("weight") and before[name].any() for name in kept)
 
 
 def test_steep_steps_are_skipped_after_the_warm_up_and_counted(tmp_path):
