@@ -23,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import stages.core.loopback
 import stages.core.quiet  # noqa: F401
 from pipelines.workspace.lock import hold
 from pipelines.workspace.runner import end_session, start_session

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import stages.core.loopback
 import stages.core.quiet  # noqa: F401
 from stages.core.errors import LatentlineError
 
