@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.settings.params_overlay import overlaid, read_params
+from pipelines.workspace.dvc_settings import give_settings
 from pipelines.workspace.lock_entries import keep_cached
 from pipelines.workspace.reproduce import stage_environment
 from pipelines.workspace.runner import run_command
@@ -104,6 +105,7 @@ def make_branch(
         cache: Its DVC cache, where that is not to be the project's.
 
     Raises:
+        LatentlineError: If DVC cannot read the project's settings.
         BranchFailed: If git cannot clone.
     """
     commit = _git(root, "rev-parse", f"{commit}^{{commit}}")
@@ -113,9 +115,7 @@ def make_branch(
     (folder / ".git" / "index.lock").unlink(missing_ok=True)
     _git(folder, "fetch", "--quiet", "origin")
     _git(folder, "checkout", "--quiet", "--force", "--detach", commit)
-    cache = cache or root / ".dvc" / "cache"
-    (folder / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
-    keep_cached(folder / "dvc.lock", cache)
+    keep_cached(folder / "dvc.lock", give_settings(root, folder, cache))
     additions = {
         "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(root),
         "MLFLOW_EXPERIMENT_NAME": experiment,
