@@ -7,26 +7,20 @@ without the stages whose outputs that cache lacks.
 """
 
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipelines.settings.params_overlay import overlaid, read_params
+from pipelines.workspace.clones import BranchFailed, clone, git, require_repository
 from pipelines.workspace.dvc_settings import give_settings
 from pipelines.workspace.lock_entries import keep_cached
 from pipelines.workspace.reproduce import stage_environment
 from pipelines.workspace.runner import run_command
-from stages.core.errors import LatentlineError
 from stages.core.store import tracking_uri
 
 __all__ = ["Branch", "BranchFailed", "make_branch"]
-
-
-class BranchFailed(LatentlineError):
-    """A command in a branch did not end well; the message holds its last lines."""
 
 
 class Branch:
@@ -82,7 +76,7 @@ class Branch:
         Raises:
             BranchFailed: If it ends with another status than 0.
         """
-        return _git(self.folder, *arguments)
+        return git(self.folder, *arguments)
 
 
 def make_branch(
@@ -105,16 +99,16 @@ def make_branch(
         cache: Its DVC cache, where that is not to be the project's.
 
     Raises:
-        LatentlineError: If DVC cannot read the project's settings.
+        LatentlineError: If no clone can be made of the project, or DVC cannot read its settings.
         BranchFailed: If git cannot clone.
     """
-    commit = _git(root, "rev-parse", f"{commit}^{{commit}}")
-    if not (folder / ".git").is_dir():
-        _clone(root, folder)
+    require_repository(root)
+    commit = git(root, "rev-parse", f"{commit}^{{commit}}")
+    clone(root, folder)
     # A git that was killed leaves it; whoever works in a branch is alone there.
     (folder / ".git" / "index.lock").unlink(missing_ok=True)
-    _git(folder, "fetch", "--quiet", "origin")
-    _git(folder, "checkout", "--quiet", "--force", "--detach", commit)
+    git(folder, "fetch", "--quiet", "origin")
+    git(folder, "checkout", "--quiet", "--force", "--detach", commit)
     keep_cached(folder / "dvc.lock", give_settings(root, folder, cache))
     additions = {
         "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(root),
@@ -124,15 +118,6 @@ def make_branch(
     branch = Branch(folder, stage_environment(additions, removed=("LATENTLINE_PARENT_RUN_ID",)))
     branch.params = overlaid(params, None, _user_paths(params, root, folder))
     return branch
-
-
-def _clone(root: Path, folder: Path) -> None:
-    """All or nothing: into half a clone git would not clone again."""
-    building = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(building))
-    building.replace(folder)
 
 
 def _user_paths(params: str, root: Path, folder: Path) -> dict[str, Any]:
@@ -156,10 +141,3 @@ def _user_paths(params: str, root: Path, folder: Path) -> dict[str, Any]:
             if (there := anchored(value)) != value:
                 found[f"{section}.{name}"] = there
     return found
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise BranchFailed(f"{folder}: git {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout.strip()
