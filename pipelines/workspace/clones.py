@@ -16,6 +16,9 @@ from stages.core.errors import LatentlineError
 
 __all__ = ["BranchFailed", "clone", "git", "require_repository"]
 
+IDENTITY = {"user.name": "Latentline", "user.email": "latentline@localhost"}
+"""Whose commits a clone makes where git knows nobody; DVC's experiments are commits."""
+
 
 class BranchFailed(LatentlineError):
     """A command in a branch did not end well; the message holds its last lines."""
@@ -75,6 +78,8 @@ def clone(root: Path, folder: Path) -> None:
     """
     if not _is_clone_of(root, folder):
         _clone(root, folder)
+    for name, usual in IDENTITY.items():
+        git(folder, "config", name, _setting(root, name) or usual)
 
 
 def _is_clone_of(root: Path, folder: Path) -> bool:

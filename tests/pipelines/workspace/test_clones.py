@@ -92,6 +92,30 @@ def test_a_shallow_project_has_clones_with_all_they_need(line: Line) -> None:
     assert kept.exists()
 
 
+def test_where_git_knows_nobody_experiments_are_saved_all_the_same(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "HOME": str(tmp_path / "nobody"),
+        "XDG_CONFIG_HOME": str(tmp_path / "nobody"),
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_CONFIG_NOSYSTEM": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    config = (line.root / ".git" / "config").read_text()
+    # Changed files DVC puts aside, which is a commit too.
+    line.set(first="{value: another}")
+    made = finished(line.root)
+    author = ("for-each-ref", "--format=%(authorname)", "refs/exps")
+    assert git(line.root, *author).strip() == "Latentline"
+    assert (line.root / ".git" / "config").read_text() == config
+    # Once there is somebody, it is their experiment, also in a branch that was made before.
+    git(line.root, "config", "user.name", "Ada")
+    branch(line.root)
+    save_experiment(made, "one", ["first"], print)
+    assert git(line.root, *author).strip() == "Ada"
+
+
 def test_what_no_clone_can_be_made_of_is_refused_in_one_message(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
