@@ -10,6 +10,7 @@ from pipelines.operations import project_root
 from pipelines.settings.line_config import ACCELERATORS, SweepConfig
 from pipelines.settings.set_values import add_values, values
 from pipelines.sweeping.setup import prepare_sweep
+from pipelines.workspace.clones import require_repository
 
 __all__ = ["add_many_lines"]
 
@@ -55,6 +56,7 @@ def _families(options: argparse.Namespace) -> int:
     from pipelines.comparing.family_sheet import write_results
 
     root = project_root()
+    require_repository(root)
     if not os.environ.get("PREFECT_API_URL"):
         use_project_home(root)
     with prefect_api(root):
@@ -83,6 +85,7 @@ def _sweep(options: argparse.Namespace) -> int:
         print(line, flush=True)
     if options.plan:
         return 0
+    require_repository(root)
     prefect_api_until_exit(root)
     # Not before: prefect reads the environment when it is imported.
     from pipelines.sweep import sweep

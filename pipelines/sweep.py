@@ -44,6 +44,7 @@ from pipelines.sweeping.results import (
 from pipelines.sweeping.run import SweepRun
 from pipelines.sweeping.setup import PreparedSweep, prepare_sweep
 from pipelines.two_stage import run_tags
+from pipelines.workspace.clones import require_repository
 from pipelines.workspace.lock import hold
 from stages.core.errors import LatentlineError, ParamsError
 
@@ -85,11 +86,13 @@ def sweep(config: SweepConfig) -> SweepResult:
 
     Raises:
         ParamsError: If anything in it is not valid, before anything runs.
+        LatentlineError: If no branches can be made of the project, which are clones.
         SweepFailed: If branches failed; the others are done and kept.
     """
     tell_mistakes_in_one_message()
     log = get_run_logger()
     prepared = prepare_sweep(config)
+    require_repository(prepared.root)
     for line in prepared.plan():
         log.info(line)
     if config.slots:
