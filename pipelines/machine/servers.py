@@ -25,6 +25,7 @@ from pathlib import Path
 
 import stages.core.loopback
 import stages.core.quiet  # noqa: F401
+from pipelines.records.needed_store import needed_store
 from pipelines.workspace.lock import hold
 from pipelines.workspace.runner import end_session, start_session
 from stages.core.errors import LatentlineError
@@ -32,7 +33,6 @@ from stages.core.store import PAGE as RECORDS_PAGE
 from stages.core.store import (
     experiment_name,
     open_experiment,
-    opened_store,
     tracking_uri,
     without_credentials,
 )
@@ -108,10 +108,14 @@ def prefect_server(root: Path, port: int) -> Server:
 
 
 def mlflow_server(root: Path, port: int) -> Server:
-    """MLflow's server on the project's own store, which is made here if there is none yet."""
+    """MLflow's server on the project's own store, which is made here if there is none yet.
+
+    Raises:
+        LatentlineError: If the store cannot be opened.
+    """
     uri = tracking_uri(root)
     # Under the store's lock: a run that begins just now would make the same tables.
-    with opened_store(uri) as client:
+    with needed_store(uri) as client:
         open_experiment(client, uri, experiment_name(), root)
     url = f"http://{LOOPBACK}:{port}"
     options = {

@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.promoting.champion_model import served_model
+from pipelines.records.needed_store import needed_store
 from pipelines.records.recorded_files import recorded_text
 from pipelines.records.workspace_tags import CODE_CHANGED
 from pipelines.workspace.lock import hold
 from stages.core.errors import ArtifactError, LatentlineError
-from stages.core.store import experiment_name, opened_store, run_url, tracking_uri
+from stages.core.store import experiment_name, run_url, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -134,10 +135,11 @@ def promote_newest(
 
     Raises:
         ArtifactError: If there is no line, no such figure, or `decide` refuses.
+        LatentlineError: If the store cannot be opened.
     """
     uri = tracking_uri(root)
     with hold(root / ".work" / "promote.lock", "python -m pipelines promote", log):
-        with opened_store(uri) as client:
+        with needed_store(uri) as client:
             pass
         run, figures = _newest(client)
         run_id = run.info.run_id

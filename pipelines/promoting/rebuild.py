@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
+from pipelines.records.needed_store import needed_store
 from pipelines.records.recorded_files import recorded_text
 from pipelines.records.workspace_tags import CODE_CHANGED
 from pipelines.workspace.branches import make_branch
 from pipelines.workspace.lock import hold
 from stages.core.errors import ArtifactError
 from stages.core.sections import read_yaml
-from stages.core.store import opened_store, reason, tracking_uri
+from stages.core.store import reason, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -81,9 +82,10 @@ def rebuild(root: Path, run_id: str, log: Callable[[str], None]) -> list[Compare
         ArtifactError: If there is no such line, it did not finish, its code was not committed, or
             the commit is gone.
         BranchFailed: If a stage fails now.
+        LatentlineError: If the store cannot be opened.
     """
     uri = tracking_uri(root)
-    with opened_store(uri) as client:
+    with needed_store(uri) as client:
         pass
     recorded = _read(client, _line(client, run_id), root)
     folder = root / ".work" / "reproduce" / run_id
