@@ -43,7 +43,7 @@ from pipelines.machine.servers import (
     use_project_home,
 )
 from pipelines.many_lines import add_many_lines
-from pipelines.operations import add_operations, project_root
+from pipelines.operations import add_operations, port, project_root
 from pipelines.records.figures import picture_folders, report
 from pipelines.settings.params_overlay import apply_overlay, presets
 from pipelines.settings.set_values import add_values, values
@@ -120,8 +120,8 @@ def _parser() -> argparse.ArgumentParser:
 
     ui = commands.add_parser("ui", help="open the pages of Prefect and MLflow on this machine")
     ui.set_defaults(command=_ui)
-    ui.add_argument("--prefect-port", type=int, default=4200, metavar="PORT")
-    ui.add_argument("--mlflow-port", type=int, default=5000, metavar="PORT")
+    ui.add_argument("--prefect-port", type=port, default=4200, metavar="PORT")
+    ui.add_argument("--mlflow-port", type=port, default=5000, metavar="PORT")
     return parser
 
 

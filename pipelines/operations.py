@@ -11,7 +11,9 @@ from pipelines.machine.unattended import down, status, up
 from pipelines.promoting.rebuild import rebuild
 from stages.core.errors import ParamsError
 
-__all__ = ["add_operations", "project_root"]
+__all__ = ["add_operations", "port", "project_root"]
+
+LAST_PORT = 65535
 
 
 def add_operations(commands: Any) -> None:
@@ -20,7 +22,7 @@ def add_operations(commands: Any) -> None:
     start.set_defaults(command=_up)
     for name, usual in (("prefect", 4200), ("mlflow", 5000)):
         start.add_argument(
-            f"--{name}-port", type=int, metavar="PORT", help=f"else the last one, else {usual}"
+            f"--{name}-port", type=port, metavar="PORT", help=f"else the last one, else {usual}"
         )
     stop = commands.add_parser("down", help="end what `up` has started, and nothing else")
     stop.set_defaults(command=_down)
@@ -34,6 +36,19 @@ def add_operations(commands: Any) -> None:
     better.add_argument("--dry-run", action="store_true", help="only say what would be done")
     look = commands.add_parser("status", help="what of it is up; exit status 0 if all is")
     look.set_defaults(command=_status)
+
+
+def port(text: str) -> int:
+    """Of a server, as a type of argparse.
+
+    Raises:
+        ArgumentTypeError: If there is no such port.
+    """
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= LAST_PORT):
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 1 to {LAST_PORT}; got {text!r}"
+        )
+    return int(text)
 
 
 def project_root() -> Path:

@@ -45,6 +45,7 @@ __all__ = [
     "prefect_api_until_exit",
     "prefect_server",
     "require_free_port",
+    "require_own_ports",
     "running",
     "show_to_runs",
     "shown_to_runs",
@@ -149,8 +150,9 @@ def running(root: Path, *servers: Server) -> Iterator[list[subprocess.Popen[byte
         The process of each server.
 
     Raises:
-        LatentlineError: If a port is taken or a server does not come up.
+        LatentlineError: If a port is taken, two have the same, or a server does not come up.
     """
+    require_own_ports(servers)
     with ExitStack() as stack:
         # One start at a time: two that find no database both make one, and it stays broken.
         with hold(root / ".work" / "servers" / "start.lock"):
@@ -186,13 +188,30 @@ def start(
         return start_session(server.command, cwd=root, env=environment, output=log.fileno())
 
 
+def require_own_ports(servers: Iterable[Server]) -> None:
+    """Refuse servers of which two would listen on the same port.
+
+    Raises:
+        LatentlineError: Naming the port.
+    """
+    there: dict[int, str] = {}
+    for server in servers:
+        port = _port(server)
+        if port in there:
+            raise LatentlineError(
+                f"{there[port]} and {server.name} must have a port each, both have {port}; choose "
+                "another for one of them (--prefect-port, --mlflow-port)"
+            )
+        there[port] = server.name
+
+
 def require_free_port(server: Server) -> None:
     """Refuse to start a server where somebody else listens.
 
     Raises:
         LatentlineError: Naming the port.
     """
-    port = int(server.url.rpartition(":")[2])
+    port = _port(server)
     if not _is_free(port):
         raise LatentlineError(
             f"{server.name}: port {port} of this machine is taken; stop what uses it or choose "
@@ -298,6 +317,10 @@ def wait_until_up(server: Server, process: subprocess.Popen[bytes]) -> None:
             last = server.log.read_text(errors="replace").splitlines()[-15:]
             raise LatentlineError("\n".join([f"{server.name} {how}; see {server.log}", *last]))
         time.sleep(0.1)
+
+
+def _port(server: Server) -> int:
+    return int(server.url.rpartition(":")[2])
 
 
 def _is_free(port: int) -> bool:

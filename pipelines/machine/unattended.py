@@ -26,6 +26,7 @@ from pipelines.machine.servers import (
     mlflow_server,
     prefect_server,
     require_free_port,
+    require_own_ports,
     show_to_runs,
     told_of,
     use_project_home,
@@ -68,8 +69,8 @@ def up(root: Path, ports: Mapping[str, int | None], log: Callable[[str], None]) 
         Address of each page.
 
     Raises:
-        LatentlineError: If a port is taken, or something does not come up; what this call has
-            started is ended then.
+        LatentlineError: If a port is taken, two are the same, or something does not come up; what
+            this call has started is ended then.
     """
     use_project_home(root)
     started: list[Background] = []
@@ -110,6 +111,7 @@ def _start_servers(
     started: list[Background],
     log: Callable[[str], None],
 ) -> None:
+    require_own_ports(servers.values())
     missing = {}
     for name, server in servers.items():
         process = Background(root, name)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,41 @@ def test_a_run_finds_the_servers_of_ui(
             assert found == api_url == os.environ["PREFECT_API_URL"]
             assert os.environ["LATENTLINE_MLFLOW_PAGE"] == "http://127.0.0.1:5711"
     assert list((tmp_path / ".work" / "servers").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["up", "ui"])
+@pytest.mark.parametrize("number", ["99999", "0", "-1", "٤٢", "5e3"])
+def test_a_port_that_cannot_be_is_refused(
+    command: str, number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("prefect", "mlflow"):
+        with pytest.raises(SystemExit):
+            main([command, f"--{name}-port", number])
+        assert "must be a whole number from 1 to 65535" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "both"),
+    [
+        (["up", "--prefect-port", "4317", "--mlflow-port", "4317"], 4317),
+        (["up", "--prefect-port", "5000"], 5000),
+        (["ui", "--mlflow-port", "4200"], 4200),
+    ],
+)
+def test_two_servers_on_one_port_are_refused_before_either_starts(
+    line: Line,
+    arguments: list[str],
+    both: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(line.root)
+    servers = "pipelines.machine.servers"
+    monkeypatch.setattr(f"{servers}.needed_store", nullcontext)
+    monkeypatch.setattr(f"{servers}.open_experiment", lambda *_: "1")
+    monkeypatch.setattr(f"{servers}.start_session", lambda *_, **__: pytest.fail("it was started"))
+    assert main(arguments) == 1
+    assert f"must have a port each, both have {both}" in capsys.readouterr().err
 
 
 def test_a_taken_port_is_named(tmp_path: Path, api_url: str) -> None:
