@@ -24,6 +24,7 @@ from pipelines.records.needed_store import needed_store
 from pipelines.records.recorded_files import recorded_text
 from pipelines.records.workspace_tags import CODE_CHANGED
 from pipelines.workspace.branches import make_branch
+from pipelines.workspace.clones import require_repository
 from pipelines.workspace.lock import hold
 from stages.core.errors import ArtifactError
 from stages.core.sections import read_yaml
@@ -82,11 +83,12 @@ def rebuild(root: Path, run_id: str, log: Callable[[str], None]) -> list[Compare
         ArtifactError: If there is no such line, it did not finish, its code was not committed, or
             the commit is gone.
         BranchFailed: If a stage fails now.
-        LatentlineError: If the store cannot be opened.
+        LatentlineError: If the store cannot be opened, or no clone can be made of the project.
     """
     uri = tracking_uri(root)
     with needed_store(uri) as client:
         pass
+    require_repository(root)
     recorded = _read(client, _line(client, run_id), root)
     folder = root / ".work" / "reproduce" / run_id
     with hold(folder.with_name(f"{run_id}.lock"), "python -m pipelines reproduce", log):

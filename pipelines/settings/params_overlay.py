@@ -211,14 +211,16 @@ def _require_watched(workspace: Path, overrides: Mapping[str, Any]) -> None:
 
 
 def _has_uncommitted_changes(workspace: Path) -> bool:
-    """Also true where git does not know the file: what cannot be got back is kept."""
-    status = subprocess.run(
-        ["git", "diff", "--quiet", "HEAD", "--", PARAMS], cwd=workspace, capture_output=True
-    )
-    tracked = subprocess.run(
-        ["git", "ls-files", "--error-unmatch", PARAMS], cwd=workspace, capture_output=True
-    )
-    return status.returncode != 0 or tracked.returncode != 0
+    """Also true where git is missing or does not know the file: what cannot be got back is kept."""
+    questions = (["diff", "--quiet", "HEAD"], ["ls-files", "--error-unmatch"])
+    try:
+        answers = [
+            subprocess.run(["git", *question, "--", PARAMS], cwd=workspace, capture_output=True)
+            for question in questions
+        ]
+    except FileNotFoundError:
+        return True
+    return any(answer.returncode != 0 for answer in answers)
 
 
 def _round_trip() -> YAML:

@@ -11,7 +11,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pipelines.operations import project_root
 from pipelines.promoting.rebuild import compare_locks, rebuild
 from pipelines.two_stage import LineConfig, two_stage
-from stages.core.errors import ArtifactError
+from stages.core.errors import ArtifactError, LatentlineError
 from stages.core.store import open_experiment, opened_store, tracking_uri
 from tests.pipelines.trivial_line import Line
 
@@ -103,3 +103,6 @@ def test_what_cannot_be_rebuilt_is_refused(line: Line, monkeypatch: pytest.Monke
     monkeypatch.chdir(line.root / ".work")
     with pytest.raises(ValueError, match=r"holds no dvc\.yaml"):
         project_root()
+    monkeypatch.setenv("PATH", str(line.root / "nothing"))
+    with pytest.raises(LatentlineError, match="git must be on PATH"):
+        rebuild(line.root, "any", print)

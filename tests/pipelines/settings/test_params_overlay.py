@@ -182,6 +182,16 @@ def test_only_uncommitted_changes_are_kept(line: Line, checked: list[tuple[Any, 
     assert any("params.before.yaml" in text for text in said)
 
 
+def test_without_git_what_was_there_is_kept(
+    line: Line, checked: list[tuple[Any, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (line.root / "params.yaml").read_text()
+    monkeypatch.setenv("PATH", str(line.root / "nothing"))
+    assert apply_overlay(line.root, None, {"first.value": "uno"}, print)
+    assert (line.root / ".work" / "params.before.yaml").read_text() == before
+    assert "uno" in (line.root / "params.yaml").read_text()
+
+
 def test_unknown_presets_name_their_neighbour(tmp_path: Path, preset: str) -> None:
     (tmp_path / "params.yaml").write_text(PARAMS)
     with pytest.raises(ParamsError, match="did you mean 'finite'"):
