@@ -15,18 +15,22 @@ A value of `over` may be anything params.yaml can hold: `prior` with a list of w
 sweep over priors.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from pipelines.settings.named_files import named_file, names_in
+from stages.core.errors import ParamsError
 from stages.core.sections import Section, read_yaml, validate
 from stages.core.seeds import Seed
 
 __all__ = ["Objective", "Pruning", "Range", "Search", "Sweep", "read_sweep", "sweeps"]
 
 FOLDER = Path(__file__).parents[1] / "sweeps"
+NAMES = re.compile(r"\w+([.-]\w+|-)*")
+"""Of files: experiments of DVC are named after them, and these are references of git."""
 
 
 class Range(Section):
@@ -129,7 +133,12 @@ def read_sweep(name: str) -> Sweep:
     """Read a sweep by name.
 
     Raises:
-        ParamsError: If there is none, or it is not one.
+        ParamsError: If there is none, it is not one, or its branches could not be named after it.
     """
     path = named_file(FOLDER, name, "sweep")
+    if not NAMES.fullmatch(name):
+        raise ParamsError(
+            f"sweep {name!r}: its branches become experiments of DVC, named after it, so its name "
+            "must be letters, digits, _, - and single dots between them; rename the file"
+        )
     return validate(Sweep, read_yaml(path), source=str(path))

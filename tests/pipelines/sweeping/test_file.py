@@ -1,6 +1,8 @@
 """Sweeps that are shipped are valid; mistakes in one are told in one message."""
 
 import copy
+import re
+import subprocess
 
 import pytest
 from ruamel.yaml import YAML
@@ -79,12 +81,24 @@ def test_unknown_names_are_told():
         read_sweep("prior_digits")
 
 
-def prepared(tmp_path, monkeypatch, **change):
+def prepared(tmp_path, monkeypatch, name="mine", given=None, **change):
     """A sweep file of the test's own over the project's params.yaml."""
     monkeypatch.setattr("pipelines.sweeping.file.FOLDER", tmp_path)
-    with (tmp_path / "mine.yaml").open("w") as file:
+    with (tmp_path / f"{name}.yaml").open("w") as file:
         YAML(typ="safe").dump(GRID | change, file)
-    return prepare_sweep(SweepConfig(name="mine", workspace=str(PROJECT)))
+    return prepare_sweep(SweepConfig(name=name, workspace=str(PROJECT), set=given or {}))
+
+
+@pytest.mark.parametrize("name", ["v1..2", "my sweep", "a~b", ".hidden", "end.", "x@{1}", "a:b"])
+def test_a_name_that_git_cannot_refer_to_is_told_before_anything_runs(tmp_path, monkeypatch, name):
+    with pytest.raises(ParamsError, match=f"{re.escape(repr(name))}: .* rename the file"):
+        prepared(tmp_path, monkeypatch, name)
+
+
+@pytest.mark.parametrize("name", ["v1.2", "my-sweep", "a--b", "end-", "größe_7"])
+def test_names_that_are_let_through_are_gits(tmp_path, monkeypatch, name):
+    [branch, *_] = prepared(tmp_path, monkeypatch, name).branches([{"prior.layers": 1}])
+    subprocess.run(["git", "check-ref-format", f"refs/exps/{branch.name}"], check=True)
 
 
 def test_a_bad_value_of_any_branch_is_told_before_anything_runs(tmp_path, monkeypatch):
