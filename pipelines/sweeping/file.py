@@ -12,10 +12,12 @@
     pruning: null                    # or {stage, figure, from_step, peers}
 
 A value of `over` may be anything params.yaml can hold: `prior` with a list of whole sections is a
-sweep over priors.
+sweep over priors. No axis may set what another one sets, nor what `set` does: the table would tell
+values that a branch does not have.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +28,7 @@ from stages.core.errors import ParamsError
 from stages.core.sections import Section, read_yaml, validate
 from stages.core.seeds import Seed
 
-__all__ = ["Objective", "Pruning", "Range", "Search", "Sweep", "read_sweep", "sweeps"]
+__all__ = ["Objective", "Pruning", "Range", "Search", "Sweep", "covering", "read_sweep", "sweeps"]
 
 FOLDER = Path(__file__).parents[1] / "sweeps"
 NAMES = re.compile(r"\w+([.-]\w+|-)*")
@@ -121,7 +123,27 @@ class Sweep(Section):
                     f"over.{name}: a grid needs a list of values; got a range, which random and "
                     "optuna draw from"
                 )
+            if above := covering(name, self.over):
+                raise ValueError(
+                    f"over.{name}: must not lie within another axis, or one would replace what the "
+                    f"other has set; got {above!r} too"
+                )
+        for name in self.set:
+            if above := covering(name, self.over, itself=True):
+                raise ValueError(f"set.{name}: the axis {above!r} sets it in every branch")
         return self
+
+
+def covering(name: str, axes: Iterable[str], *, itself: bool = False) -> str | None:
+    """The axis whose values hold a value of `name`; None if there is none.
+
+    Args:
+        name: Dotted, in params.yaml.
+        axes: Dotted names.
+        itself: Whether an axis holds the value of its own name.
+    """
+    within = (axis for axis in axes if name.startswith(f"{axis}.") or (itself and name == axis))
+    return next(within, None)
 
 
 def sweeps() -> list[str]:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from pipelines.settings.params_overlay import checked_values, overlaid, read_params
+from pipelines.sweeping.file import Range
 from pipelines.workspace.stage_keys import stage_keys
 from stages.core.errors import ParamsError
 
@@ -34,16 +35,13 @@ class PlannedBranch:
     """Text of params.yaml under every branch."""
     keys: dict[str, str]
     """Stage -> key of its execution, in the order they run."""
+    told: str
+    """Its values in one line."""
 
     @cached_property
     def params(self) -> str:
         """Text of its params.yaml."""
         return overlaid(self.base, None, self.values)
-
-    @property
-    def told(self) -> str:
-        """Its values in one line."""
-        return ", ".join(f"{name}={shown(value)}" for name, value in self.values.items())
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,7 @@ def plan_branches(
     stages: Sequence[str],
     sweep: str,
     base: str,
+    over: Mapping[str, Sequence[Any] | Range],
     points: Sequence[Mapping[str, Any]],
 ) -> list[PlannedBranch]:
     """Resolve and check every branch.
@@ -74,6 +73,7 @@ def plan_branches(
         stages: Those that run, in order.
         sweep: Name of the sweep.
         base: Text of params.yaml under every branch.
+        over: The axes, by which values are told apart.
         points: Dotted name -> value, of each branch.
 
     Raises:
@@ -84,15 +84,15 @@ def plan_branches(
     for number, point in enumerate(points, start=1):
         values = dict(point)
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+        told = ", ".join(f"{name}={shown(value, over[name])}" for name, value in values.items())
         try:
             content = checked_values(under_all, values)
         except ParamsError as error:
-            told = ", ".join(f"{name}={shown(value)}" for name, value in values.items())
             wrong.append(f"sweep {sweep}, branch {number} ({told}): {error}")
             continue
         keys = stage_keys(described, graph, content)
         wanted = {stage: keys[stage] for stage in stages}
-        branches.append(PlannedBranch(f"{sweep}-{digest}", values, base, wanted))
+        branches.append(PlannedBranch(f"{sweep}-{digest}", values, base, wanted, told))
     if wrong:
         more = len(wrong) - TOLD_AT_ONCE
         rest = [f"and {more} more of {len(points)} branches"] if more > 0 else []
@@ -123,8 +123,29 @@ def executions(branches: Sequence[PlannedBranch]) -> dict[str, int]:
     return {stage: len({branch.keys[stage] for branch in branches}) for stage in stages}
 
 
-def shown(value: Any) -> str:
-    """A value in few characters: of a whole section its kind."""
+def shown(value: Any, axis: Sequence[Any] | Range) -> str:
+    """A value in few characters, and no other of its axis in the same.
+
+    Args:
+        value: Of a whole section its kind is shown, and of several of one kind where they differ.
+        axis: All values it may have.
+    """
+    short = _short(value)
+    others = [] if isinstance(axis, Range) else [other for other in axis if other != value]
+    alike = [other for other in others if _short(other) == short]
+    if not alike:
+        return short
+    if not isinstance(value, Mapping):
+        return json.dumps(value)
+    differing = [
+        f"{name}={each if isinstance(each, str) else json.dumps(each)}"
+        for name, each in value.items()
+        if any(name not in other or other[name] != each for other in alike)
+    ]
+    return f"{short}({', '.join(differing)})" if differing else short
+
+
+def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return str(value.get("kind", json.dumps(value)))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

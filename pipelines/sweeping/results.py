@@ -62,7 +62,7 @@ def table_of(sweep: Sweep, outcomes: Sequence[BranchOutcome]) -> pd.DataFrame:
             {
                 "experiment": outcome.experiment,
                 "state": outcome.state,
-                **{name: shown(value) for name, value in outcome.values.items()},
+                **{name: shown(value, sweep.over[name]) for name, value in outcome.values.items()},
                 figure: outcome.objective,
                 "seconds": round(outcome.seconds, 1),
                 "run_id": outcome.run_id,
@@ -176,5 +176,5 @@ def _places(
     if isinstance(choice, Range):
         return [float(each.values[axis]) for each in outcomes], []
     return [float(choice.index(each.values[axis])) for each in outcomes], [
-        shown(value) for value in choice
+        shown(value, choice) for value in choice
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.settings.line_config import SweepConfig
 from pipelines.settings.params_overlay import checked_overlay
-from pipelines.sweeping.file import Sweep, read_sweep
+from pipelines.sweeping.file import Sweep, covering, read_sweep
 from pipelines.sweeping.plan import PlannedBranch, executions, plan_branches
 from pipelines.sweeping.search import Point, open_search, probes
 from pipelines.workspace.stage_graph import stage_order, stages_with_upstream
@@ -51,7 +51,15 @@ class PreparedSweep:
         Raises:
             ParamsError: If some are not valid.
         """
-        return plan_branches(self.described, self.graph, self.stages, self.name, self.base, points)
+        return plan_branches(
+            self.described,
+            self.graph,
+            self.stages,
+            self.name,
+            self.base,
+            self.sweep.over,
+            points,
+        )
 
     def plan(self) -> list[str]:
         """What will run, in lines to read, after all that can be known now was checked.
@@ -101,6 +109,12 @@ def prepare_sweep(config: SweepConfig) -> PreparedSweep:
             raise ParamsError(
                 f"sweep {config.name}: {what}.stage must be one that runs; got {stage!r}, there "
                 f"are: {', '.join(stages)}"
+            )
+    for value in config.set:
+        if axis := covering(value, sweep.over, itself=True):
+            raise ParamsError(
+                f"sweep {config.name}: --set {value}: the axis {axis!r} sets it in every branch; "
+                "leave it out, or change the axis in the file"
             )
     path = root / "params.yaml"
     under_all = {**sweep.set, **config.set}

@@ -54,6 +54,15 @@ def test_twenty_priors_need_one_encoding():
         ({"search": {"kind": "random"}}, "must have count and seed"),
         ({"search": {"kind": "magic"}}, "search.kind"),
         ({"objective": {"stage": "evaluate", "figure": "x", "direction": "up"}}, "direction"),
+        (
+            {"over": {"prior.layers": [1, 2], "prior": [{"kind": "uniform"}]}},
+            "over.prior.layers: must not lie within another axis.*'prior'",
+        ),
+        ({"set": {"prior.layers": 3}}, "set.prior.layers: the axis 'prior.layers' sets it"),
+        (
+            {"set": {"prior.layers": 3}, "over": {"prior": [{"kind": "uniform"}]}},
+            "set.prior.layers: the axis 'prior' sets it",
+        ),
         ({"paralel": 2}, "did you mean 'parallel'"),
     ],
 )
@@ -112,6 +121,22 @@ def test_a_bad_value_of_any_branch_is_told_before_anything_runs(tmp_path, monkey
     wrong = prepared(tmp_path, monkeypatch, over={"prior.layer": [1]})
     with pytest.raises(ParamsError, match=r"prior\.layer is not in params\.yaml; did you mean"):
         wrong.plan()
+
+
+def test_a_given_value_that_an_axis_replaces_is_refused_and_one_beneath_an_axis_is_not(
+    tmp_path, monkeypatch
+):
+    with pytest.raises(ParamsError, match=r"--set prior\.layers: the axis 'prior\.layers' sets it"):
+        prepared(tmp_path, monkeypatch, given={"prior.layers": 3})
+    with pytest.raises(ParamsError, match=r"--set head\.tied: the axis 'head' sets it"):
+        heads = [{"kind": "categorical", "tied": True}]
+        prepared(tmp_path, monkeypatch, over={"head": heads}, given={"head.tied": False})
+    head = {"kind": "categorical", "tied": True}
+    over = {"head.tied": [False, True], "prior.layers": [2]}
+    sweep = prepared(
+        tmp_path, monkeypatch, set={"head": head}, over=over, given={"prior.width": 32}
+    )
+    assert "2 branches" in sweep.plan()[0], "of a section under all branches a value may be varied"
 
 
 def test_stages_that_are_named_must_run(tmp_path, monkeypatch):

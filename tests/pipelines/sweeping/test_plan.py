@@ -1,5 +1,6 @@
 """What branches have in common is found, and each has a name of its own that lasts."""
 
+from pipelines.sweeping.file import Range
 from pipelines.sweeping.plan import (
     PlannedBranch,
     executions,
@@ -14,7 +15,8 @@ STAGES = ["prepare", "train_autoencoder", "encode", "train_prior"]
 
 
 def plan(*points):
-    return plan_branches(DESCRIBED, GRAPH, STAGES, "mine", BASE, points)
+    over = {name: [point[name] for point in points] for name in points[0]} if points else {}
+    return plan_branches(DESCRIBED, GRAPH, STAGES, "mine", BASE, over, points)
 
 
 def test_a_branch_keeps_its_name_when_others_come():
@@ -64,10 +66,29 @@ def test_whole_sections_are_values_too():
 
 
 def test_values_are_shown_short():
-    assert [shown(v) for v in (0.00031622, [1, 2], "x", True)] == [
+    assert [shown(v, []) for v in (0.00031622, [1, 2], "x", True)] == [
         "0.0003162",
         "[1, 2]",
         "x",
         "True",
     ]
+    assert shown(0.00031622, Range(low=0.0, high=1.0, scale="linear")) == "0.0003162"
     assert isinstance(plan({"prior.layers": 1})[0], PlannedBranch)
+
+
+def test_no_two_values_of_an_axis_are_shown_alike():
+    deep = {"kind": "transformer", "layers": 4, "width": 64, "order": "raster"}
+    wide = {"kind": "transformer", "layers": 1, "width": 64, "order": "random"}
+    tied = {"kind": "transformer", "layers": 1, "width": 64, "order": "random", "tied": True}
+    priors = [{"kind": "uniform"}, deep, wide, tied]
+    assert [shown(each, priors) for each in priors] == [
+        "uniform",
+        "transformer(layers=4, order=raster)",
+        "transformer(layers=1, order=random)",
+        "transformer(layers=1, order=random, tied=true)",
+    ]
+    assert shown(deep, priors[:2]) == "transformer", "alone of its kind it needs no more"
+    axes = [[1.00001, 1.00002], [1, "1"], [[1.0], "[1.0]"], [{"a": 1}, {"a": 2}], [deep, wide]]
+    axes += [[{"kind": "x"}, {"kind": "x", "a": 1}], [{"kind": "x"}, "x"]]
+    for axis in axes:
+        assert len({shown(value, axis) for value in axis}) == len(axis), axis

@@ -76,6 +76,19 @@ def test_the_table_to_read():
     assert "why" not in good
 
 
+def test_sections_of_one_kind_are_told_apart():
+    heads = [{"kind": "mixture", "components": 1}, {"kind": "mixture", "components": 8}]
+    several = sweep().model_copy(update={"over": {"head": heads}})
+    outcomes = [
+        BranchOutcome(f"b{n}", {"head": head}, "finished", 1.0 + n, {}, 1.0, None, "", {})
+        for n, head in enumerate(heads)
+    ]
+    assert table_of(several, outcomes)["head"].tolist() == [
+        "mixture(components=1)",
+        "mixture(components=8)",
+    ]
+
+
 def test_files(tmp_path):
     paths = write_sweep_results(tmp_path / "new", "mine", sweep(), OUTCOMES)
     assert [path.name for path in paths] == ["table.csv", "table.md", "sweep.png"]

@@ -105,7 +105,7 @@ def make_line_type(world: World) -> type:
 
 def branch(number: int, **keys: str) -> PlannedBranch:
     keys = {"first": "f", "second": "s", "third": f"t{number}"} | keys
-    return PlannedBranch(f"b{number}", {"x": number}, "", keys)
+    return PlannedBranch(f"b{number}", {"x": number}, "", keys, f"x={number}")
 
 
 class Search:
