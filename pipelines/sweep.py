@@ -114,10 +114,10 @@ def sweep(config: SweepConfig) -> SweepResult:
 
 def _run(prepared: PreparedSweep, config: SweepConfig, lock: int) -> SweepResult:
     log = get_run_logger()
-    record = SweepRecord(prepared.root, prepared.name, prepared.folder)
+    record = SweepRecord(prepared.root, prepared.file, prepared.name, prepared.folder)
     tags = run_tags()
     axes = prepared.sweep.model_dump(mode="json", include={"over", "search", "objective"})
-    record.begin(axes, tags)
+    record.begin(axes | {"set": dict(prepared.under_all)}, tags)
     rule = prepared.sweep.pruning
     place = SweepPlace(
         prepared.root,

@@ -1,11 +1,13 @@
 """The record of a sweep in MLflow: one run over those of its branches, and they over their stages'.
 
-    sweep NAME          parameters: the axes;  metrics: best objective, counts;  table and picture
+    sweep NAME          parameters: axes, values under all branches;  metrics: best objective,
+                        counts;  table and picture
       NAME-1f2e3d4c     a branch: the record of its line (`pipelines.records.line_record`)
         train_prior     the stages it has executed; what it shares with others is linked
 
-A sweep has an MLflow experiment of its own, `sweep NAME`: its branches are compared there, and
-`promote`, which looks at the newest line, does not take one of them for a line of the workspace.
+The file of a sweep has an MLflow experiment of its own, `sweep FILE`: branches are compared there,
+those under other values too (NAME is then `FILE+seed=1`), and `promote`, which looks at the newest
+line, does not take one of them for a line of the workspace.
 """
 
 import os
@@ -33,12 +35,13 @@ class SweepRecord:
 
     Args:
         root: Of the project.
-        name: Of the sweep.
+        file: Name of the sweep's file.
+        name: Under which its results stand.
         folder: Of its state; a sweep that goes on goes on with its record.
     """
 
-    def __init__(self, root: Path, name: str, folder: Path) -> None:
-        self.experiment = f"sweep {name}"
+    def __init__(self, root: Path, file: str, name: str, folder: Path) -> None:
+        self.experiment = f"sweep {file}"
         """Of MLflow."""
         self.run_id: str | None = None
         self._root, self._name = root, name

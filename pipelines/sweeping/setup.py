@@ -1,5 +1,8 @@
 """A sweep made ready: file, parameters, stages and points read and checked, nothing run yet."""
 
+import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +19,20 @@ from stages.core.errors import ParamsError
 
 __all__ = ["PreparedSweep", "prepare_sweep"]
 
+LONGEST = 60
+"""Characters of given values in a name; a digest takes the place of more."""
+READABLE = re.compile(r"[\w.=+-]+")
+
 
 @dataclass(frozen=True)
 class PreparedSweep:
     """What a run of a sweep goes by."""
 
     root: Path
+    file: str
+    """Name of the file."""
     name: str
+    """Under which its results stand: that of the file, and the values given beside it."""
     sweep: Sweep
     described: Mapping[str, Any]
     """The stages of dvc.yaml."""
@@ -122,6 +132,7 @@ def prepare_sweep(config: SweepConfig) -> PreparedSweep:
     return PreparedSweep(
         root,
         config.name,
+        _name(config),
         sweep,
         described_stages(root),
         graph,
@@ -130,3 +141,15 @@ def prepare_sweep(config: SweepConfig) -> PreparedSweep:
         base,
         config.parallel or sweep.parallel,
     )
+
+
+def _name(config: SweepConfig) -> str:
+    """Under other values another one, so that the results of several seeds stand side by side."""
+    if not config.set:
+        return config.name
+    values = {name: json.dumps(value) for name, value in sorted(config.set.items())}
+    told = "+".join(f"{name}={value}" for name, value in values.items())
+    # It names folders and references of git.
+    if len(told) > LONGEST or not READABLE.fullmatch(told) or ".." in told:
+        told = hashlib.sha256(json.dumps(values).encode()).hexdigest()[:8]
+    return f"{config.name}+{told}"

@@ -139,6 +139,29 @@ def test_a_given_value_that_an_axis_replaces_is_refused_and_one_beneath_an_axis_
     assert "2 branches" in sweep.plan()[0], "of a section under all branches a value may be varied"
 
 
+def test_results_under_other_values_stand_side_by_side(tmp_path, monkeypatch):
+    def named(**given):
+        given = {name.replace("__", "."): value for name, value in given.items()}
+        sweep = prepared(tmp_path, monkeypatch, given=given)
+        assert sweep.folder.name == sweep.name and sweep.file == "mine"
+        [branch] = sweep.branches([{"prior.layers": 1}])
+        subprocess.run(["git", "check-ref-format", f"refs/exps/{branch.name}"], check=True)
+        assert branch.name.startswith(f"{sweep.name}-")
+        return sweep.name
+
+    assert named() == "mine", "without them it is known by its file"
+    assert named(seed=1) == "mine+seed=1"
+    several = "mine+seed=1+train_prior.learning_rate=0.0001"
+    assert named(train_prior__learning_rate=1e-4, seed=1) == several
+    assert named(seed=1, train_prior__learning_rate=1e-4) == several, "in whatever order"
+    digests = [
+        named(head={"kind": "categorical", "tied": tied}, device=device)
+        for tied in (True, False)
+        for device in ("cpu", "auto")
+    ]
+    assert len(set(digests)) == 4 and all(re.fullmatch(r"mine\+\w{8}", each) for each in digests)
+
+
 def test_stages_that_are_named_must_run(tmp_path, monkeypatch):
     objective = {"stage": "evaluate", "figure": "mse", "direction": "lower"}
     with pytest.raises(
