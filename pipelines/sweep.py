@@ -37,6 +37,7 @@ from pipelines.sweeping.record import SweepRecord
 from pipelines.sweeping.results import (
     BranchOutcome,
     best_of,
+    failures,
     markdown,
     table_of,
     write_sweep_results,
@@ -137,8 +138,7 @@ def _run(prepared: PreparedSweep, config: SweepConfig, lock: int) -> SweepResult
     status = "KILLED"
     try:
         run.to_end()
-        failed = any(each.state == "failed" for each in run.outcomes.values())
-        status = "FAILED" if failed else "FINISHED"
+        status = "FAILED" if failures(list(run.outcomes.values())) else "FINISHED"
     except Exception:
         status = "FAILED"
         raise
@@ -160,11 +160,8 @@ def _result(
     table = markdown(prepared.sweep, table_of(prepared.sweep, outcomes))
     picture = next((path for path in files if path.suffix == ".png"), None)
     publish_sweep(table, picture, record.url, log.warning)
-    failed = [each for each in outcomes if each.state == "failed"]
-    if failed:
-        told = [f"{each.experiment}: {each.why}" for each in failed[:3]]
-        heading = f"sweep {prepared.name}: {len(failed)} of {len(outcomes)} branches failed"
-        raise SweepFailed("\n".join([f"{heading}; run it again to try them again", *told]))
+    if failed := failures(outcomes):
+        raise SweepFailed(_what_failed(prepared.name, failed, len(outcomes)))
     best = best_of(prepared.sweep, outcomes)
     return SweepResult(
         table=table,
@@ -173,6 +170,15 @@ def _result(
         files=[str(path.relative_to(prepared.root)) for path in files],
         record_url=record.url,
     )
+
+
+def _what_failed(name: str, failed: list[BranchOutcome], count: int) -> str:
+    told = [f"{each.experiment}: {each.why}" for each in failed[:3]]
+    heading = f"sweep {name}: {len(failed)} of {count} branches failed"
+    again = "run it again to try them again"
+    if not failed[0].is_valid:
+        again = "Optuna has chosen no point that is valid; change `over` or what stands under it"
+    return "\n".join([f"{heading}; {again}", *told])
 
 
 def _take_over(prepared: PreparedSweep, best: BranchOutcome) -> str:

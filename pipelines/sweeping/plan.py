@@ -17,10 +17,30 @@ from pipelines.sweeping.file import Range
 from pipelines.workspace.stage_keys import stage_keys
 from stages.core.errors import ParamsError
 
-__all__ = ["PlannedBranch", "Shared", "executions", "plan_branches", "shared_executions", "shown"]
+__all__ = [
+    "InvalidBranches",
+    "PlannedBranch",
+    "Shared",
+    "executions",
+    "plan_branches",
+    "shared_executions",
+    "shown",
+]
 
 TOLD_AT_ONCE = 3
 """Invalid branches that a message speaks of."""
+
+
+class InvalidBranches(ParamsError):
+    """The stages would not accept the parameters of some branches.
+
+    Attributes:
+        reasons: Name of each -> what is wrong with it.
+    """
+
+    def __init__(self, message: str, reasons: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons)
 
 
 @dataclass(frozen=True)
@@ -77,9 +97,9 @@ def plan_branches(
         points: Dotted name -> value, of each branch.
 
     Raises:
-        ParamsError: If some are not valid; the first of them, with their values.
+        InvalidBranches: If some are not valid; the first of them, with their values.
     """
-    branches, wrong = [], []
+    branches, wrong, reasons = [], [], {}
     under_all = read_params(base)
     for number, point in enumerate(points, start=1):
         values = dict(point)
@@ -88,6 +108,7 @@ def plan_branches(
         try:
             content = checked_values(under_all, values)
         except ParamsError as error:
+            reasons[f"{sweep}-{digest}"] = str(error)
             wrong.append(f"sweep {sweep}, branch {number} ({told}): {error}")
             continue
         keys = stage_keys(described, graph, content)
@@ -96,7 +117,7 @@ def plan_branches(
     if wrong:
         more = len(wrong) - TOLD_AT_ONCE
         rest = [f"and {more} more of {len(points)} branches"] if more > 0 else []
-        raise ParamsError("\n".join([*wrong[:TOLD_AT_ONCE], *rest]))
+        raise InvalidBranches("\n".join([*wrong[:TOLD_AT_ONCE], *rest]), reasons)
     return branches
 
 

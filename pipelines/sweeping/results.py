@@ -17,7 +17,7 @@ from matplotlib.figure import Figure as Chart
 from pipelines.sweeping.file import Range, Sweep
 from pipelines.sweeping.plan import shown
 
-__all__ = ["BranchOutcome", "best_of", "markdown", "table_of", "write_sweep_results"]
+__all__ = ["BranchOutcome", "best_of", "failures", "markdown", "table_of", "write_sweep_results"]
 
 BLUE, ORANGE, GREY = "#3b6ea5", "#c8641e", "#6b7280"
 FEW_VALUES = 12
@@ -43,6 +43,8 @@ class BranchOutcome:
     """It was pruned or failed."""
     curve: dict[str, float]
     """Step -> validation figure by which branches are pruned."""
+    is_valid: bool = True
+    """Whether it was tried at all: not a point of Optuna's that the stages would not accept."""
 
 
 def best_of(sweep: Sweep, outcomes: Sequence[BranchOutcome]) -> BranchOutcome | None:
@@ -50,6 +52,17 @@ def best_of(sweep: Sweep, outcomes: Sequence[BranchOutcome]) -> BranchOutcome | 
     sign = 1 if sweep.objective.direction == "lower" else -1
     finished = [each for each in outcomes if each.state == "finished"]
     return min(finished, key=lambda each: sign * (each.objective or 0.0), default=None)
+
+
+def failures(outcomes: Sequence[BranchOutcome]) -> list[BranchOutcome]:
+    """Branches that make a sweep a failed one.
+
+    Points that are not valid are none of them, or a space with holes could not be searched; unless
+    there is nothing else.
+    """
+    failed = [each for each in outcomes if each.state == "failed"]
+    tried = [each for each in failed if each.is_valid]
+    return tried or (failed if len(failed) == len(outcomes) else [])
 
 
 def table_of(sweep: Sweep, outcomes: Sequence[BranchOutcome]) -> pd.DataFrame:

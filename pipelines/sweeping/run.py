@@ -24,7 +24,7 @@ from pipelines.machine.prefect_setup import worth_retrying
 from pipelines.settings.line_config import SweepConfig
 from pipelines.sweeping.accelerators import ANY, Accelerators, one_that_is_free
 from pipelines.sweeping.branch import BranchLine, Stopped, SweepPlace, require_going_on
-from pipelines.sweeping.plan import PlannedBranch, shared_executions
+from pipelines.sweeping.plan import InvalidBranches, PlannedBranch, shared_executions
 from pipelines.sweeping.pruning import Pruned
 from pipelines.sweeping.results import BranchOutcome
 from pipelines.sweeping.search import Point, open_search
@@ -102,8 +102,12 @@ class SweepRun:
         """The branch of a point; None for one of Optuna's that is not valid."""
         try:
             return self._prepared.branches([point])[0]
-        except ParamsError as error:
+        except InvalidBranches as error:
             self._log(str(error))
+            [(name, why)] = error.reasons.items()
+            self.outcomes[name] = BranchOutcome(
+                name, point, "failed", None, {}, 0.0, None, why, {}, is_valid=False
+            )
             return None
 
     def _round(self, branches: Sequence[PlannedBranch], total: int) -> None:

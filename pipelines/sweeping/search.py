@@ -3,8 +3,9 @@
     ask() -> points to look at now, none when the search is over;   tell(point, ...) -> how it went
 
 Grid and random ask for all at once. Optuna learns from what it was told, so it asks for as many as
-run side by side, again and again; its study is a SQLite file, from which a sweep that was killed
-goes on, the points that were under way first.
+run side by side, again and again; its study is a SQLite file, from which a sweep goes on when it is
+run again. The points that the file has come first: those that are done are in the table of the new
+run too, those that were under way or have failed are tried again.
 """
 
 import itertools
@@ -155,6 +156,7 @@ class _Optuna(PointSearch):
         self._sweep, self._parallel, self.total = sweep, parallel, sweep.search.count
         self._trials: dict[str, Trial] = {}
         self._study = _study(sweep, folder)
+        self._has_asked = False
 
     def ask(self) -> list[Point]:
         from optuna.trial import Trial, TrialState
@@ -166,11 +168,18 @@ class _Optuna(PointSearch):
             for trial in known
             if trial.state == TrialState.RUNNING
         ]
-        room = min(self._parallel, self.total - len(known))
+        # Without them a run that goes on would tell of its own branches only.
+        ended = [] if self._has_asked else [each for each in known if each.state.is_finished()]
+        self._has_asked = True
+        room = 0 if open_trials or ended else min(self._parallel, self.total - len(known))
         asked = open_trials or [self._study.ask() for _ in range(max(room, 0))]
-        points = []
+        axes = self._sweep.over
+        points = [
+            {name: _value(axis, trial.params[name]) for name, axis in axes.items()}
+            for trial in ended
+        ]
         for trial in asked:
-            point = {name: _suggest(trial, name, axis) for name, axis in self._sweep.over.items()}
+            point = {name: _suggest(trial, name, axis) for name, axis in axes.items()}
             self._trials[_name(point)] = trial
             points.append(point)
         return points
@@ -180,7 +189,9 @@ class _Optuna(PointSearch):
     ) -> None:
         from optuna.trial import TrialState
 
-        trial = self._trials[_name(point)]
+        trial = self._trials.get(_name(point))
+        if trial is None:
+            return  # of a run before, in which the study was told
         if state == "pruned":
             for step, value in curve.items():
                 trial.report(value, step)
@@ -227,7 +238,12 @@ def _study(sweep: Sweep, folder: Path) -> "Study":
 def _suggest(trial: "Trial", name: str, axis: list[Any] | Range) -> Any:
     if isinstance(axis, list):
         # Optuna takes words and numbers only; a section or a list of numbers becomes a word.
-        return json.loads(trial.suggest_categorical(name, [json.dumps(value) for value in axis]))
+        words = [json.dumps(value) for value in axis]
+        return _value(axis, trial.suggest_categorical(name, words))
     if axis.scale == "integer":
         return trial.suggest_int(name, int(axis.low), int(axis.high))
     return trial.suggest_float(name, axis.low, axis.high, log=axis.scale == "log")
+
+
+def _value(axis: list[Any] | Range, of_optuna: Any) -> Any:
+    return json.loads(of_optuna) if isinstance(axis, list) else of_optuna

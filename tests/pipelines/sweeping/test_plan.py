@@ -1,7 +1,10 @@
 """What branches have in common is found, and each has a name of its own that lasts."""
 
+import pytest
+
 from pipelines.sweeping.file import Range
 from pipelines.sweeping.plan import (
+    InvalidBranches,
     PlannedBranch,
     executions,
     plan_branches,
@@ -63,6 +66,17 @@ def test_whole_sections_are_values_too():
     [branch] = plan({"head": {"kind": "categorical", "tied": True}})
     assert branch.told == "head=categorical"
     assert "tied: true" in branch.params
+
+
+def test_what_is_wrong_with_a_branch_is_known_by_its_name():
+    good, bad = {"prior.layers": 1}, {"prior.layers": 0}
+    with pytest.raises(
+        InvalidBranches, match=r"sweep mine, branch 2 \(prior\.layers=0\)"
+    ) as caught:
+        plan(good, bad)
+    [(name, why)] = caught.value.reasons.items()
+    assert name.startswith("mine-") and name != plan(good)[0].name
+    assert why.startswith("params.yaml: prior.layers")
 
 
 def test_values_are_shown_short():

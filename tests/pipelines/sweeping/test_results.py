@@ -1,5 +1,7 @@
 """Table and picture of a sweep: best first, pruned and failed told, every axis a panel."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -9,6 +11,7 @@ from pipelines.sweeping.file import Sweep
 from pipelines.sweeping.results import (
     BranchOutcome,
     best_of,
+    failures,
     markdown,
     table_of,
     write_sweep_results,
@@ -65,6 +68,18 @@ def test_the_best_comes_first_and_what_did_not_finish_last():
     assert best_of(sweep(), OUTCOMES).experiment == "best", "a pruned one is never the best"
     assert best_of(sweep("higher"), OUTCOMES).experiment == "worst"
     assert best_of(sweep(), OUTCOMES[2:4]) is None
+
+
+def test_points_that_are_not_valid_fail_a_sweep_only_if_there_are_no_others(tmp_path):
+    bad = [replace(outcome(f"bad {n}", None, "failed", "no"), is_valid=False) for n in (1, 2)]
+    good, stopped, broken = OUTCOMES[0], OUTCOMES[3], OUTCOMES[2]
+    assert failures([*bad, good]) == failures([*bad, stopped]) == failures([]) == []
+    assert failures([*bad, good, broken]) == [broken]
+    assert failures(bad) == bad
+    table = table_of(sweep(), [*bad, good])
+    assert table["state"].tolist() == ["finished", "failed", "failed"]
+    assert table["why"].tolist() == ["", "no", "no"]
+    assert len(write_sweep_results(tmp_path, "mine", sweep(), bad)) == 3, "there is a table of none"
 
 
 def test_the_table_to_read():

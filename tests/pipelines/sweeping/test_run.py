@@ -18,7 +18,7 @@ from pipelines.sweeping import accelerators
 from pipelines.sweeping import run as sweep_run
 from pipelines.sweeping.accelerators import Accelerators
 from pipelines.sweeping.branch import SweepPlace
-from pipelines.sweeping.plan import PlannedBranch
+from pipelines.sweeping.plan import InvalidBranches, PlannedBranch
 from pipelines.sweeping.pruning import Pruned
 from pipelines.sweeping.results import BranchOutcome
 from pipelines.sweeping.run import SweepRun
@@ -136,7 +136,7 @@ def run(
 
     def plan(points: list[dict[str, int]]) -> list[PlannedBranch]:
         if any(point["x"] < 0 for point in points):
-            raise ParamsError("x must not be negative")
+            raise InvalidBranches("x must not be negative", {"bad": "must not be negative"})
         return [planned.get(point["x"], branch(point["x"])) for point in points]
 
     objective = SimpleNamespace(stage="third", figure="loss", direction="lower")
@@ -219,7 +219,10 @@ def test_rounds_and_points_that_are_not_valid(
     world, search = World(), Search([1, -2], [3])
     outcomes = run(tmp_path, world, search, monkeypatch)
     assert search.told == [(1, "finished", 1.0), (-2, "failed", None), (3, "finished", 3.0)]
-    assert set(outcomes) == {"b1", "b3"}
+    assert set(outcomes) == {"b1", "b3", "bad"}
+    bad = outcomes["bad"]
+    assert (bad.state, bad.values, bad.why) == ("failed", {"x": -2}, "must not be negative")
+    assert not bad.is_valid and not (tmp_path / "bad").exists()
 
 
 def test_a_wrong_objective_ends_the_sweep_at_the_first_branch(
