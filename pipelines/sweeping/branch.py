@@ -18,7 +18,7 @@ from typing import Any, final
 from pipelines.records.figures import stage_figures
 from pipelines.records.line_record import LineRecord
 from pipelines.sweeping.accelerators import Accelerators
-from pipelines.sweeping.file import Sweep
+from pipelines.sweeping.file import Sweep, no_such_figure
 from pipelines.sweeping.plan import PlannedBranch
 from pipelines.sweeping.pruning import Curve, Curves, Progress, Pruned, curve_of_history
 from pipelines.sweeping.record import SweepRecord
@@ -137,6 +137,7 @@ class BranchLine:
             Pruned: If the branch is hopeless.
             Stopped: If the sweep ends.
             BranchFailed: If the branch cannot be made.
+            ParamsError: If a stage does not have the figure by which it is judged or pruned.
         """
         start = time.monotonic()
         try:
@@ -212,12 +213,18 @@ class BranchLine:
                 made = record.stage_finished(each, seconds)
                 log(f"{each}: {'executed' if made.executed else 'cached'}")
                 self._note_curve(branch, each)
+                # Not at the end of the branch: the stages until there may take hours.
+                if each == self._place.sweep.objective.stage:
+                    self._figures()
 
     def _note_curve(self, branch: Branch, stage: str) -> None:
-        rule = self._place.sweep.pruning
-        if rule and stage == rule.stage and self._place.curves:
-            outputs = self._place.outputs[stage]
-            self._put(stage, curve_of_history(branch.folder, outputs, rule.figure))
+        place, rule = self._place, self._place.sweep.pruning
+        if rule and stage == rule.stage and place.curves:
+            curve = curve_of_history(branch.folder, place.outputs[stage], rule.figure)
+            self._put(stage, curve)
+            if place.curves.are_empty:
+                found = stage_figures(branch.folder, place.outputs[stage])
+                raise ParamsError(no_such_figure("pruning", rule.stage, rule.figure, found))
 
     def _watch(self, stage: str) -> Callable[[], None]:
         place, rule = self._place, self._place.sweep.pruning
@@ -261,7 +268,6 @@ class BranchLine:
             log: Told what DVC says.
 
         Raises:
-            ParamsError: If the objective is not among its figures.
             BranchFailed: If DVC refuses.
         """
         assert self._branch is not None
@@ -281,10 +287,7 @@ class BranchLine:
         objective = self._place.sweep.objective
         found = stage_figures(self.folder, self._place.outputs[objective.stage])
         if objective.figure not in found:
-            raise ParamsError(
-                f"objective.figure: must be one that {objective.stage} writes; got "
-                f"{objective.figure!r}, there are: {', '.join(sorted(found)) or 'none'}"
-            )
+            raise ParamsError(no_such_figure("objective", objective.stage, objective.figure, found))
         return found
 
     def finish(self, status: str) -> None:

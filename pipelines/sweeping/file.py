@@ -16,6 +16,7 @@ sweep over priors. No axis may set what another one sets, nor what `set` does: t
 values that a branch does not have.
 """
 
+import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +29,17 @@ from stages.core.errors import ParamsError
 from stages.core.sections import Section, read_yaml, validate
 from stages.core.seeds import Seed
 
-__all__ = ["Objective", "Pruning", "Range", "Search", "Sweep", "covering", "read_sweep", "sweeps"]
+__all__ = [
+    "Objective",
+    "Pruning",
+    "Range",
+    "Search",
+    "Sweep",
+    "covering",
+    "no_such_figure",
+    "read_sweep",
+    "sweeps",
+]
 
 FOLDER = Path(__file__).parents[1] / "sweeps"
 NAMES = re.compile(r"\w+([.-]\w+|-)*")
@@ -90,7 +101,7 @@ class Pruning(Section):
     figure: str
     """Of its validation, as the stage logs it while it runs."""
     from_step: int = Field(gt=0)
-    """Not before this step."""
+    """Not before this step, which some branch must come to."""
     peers: int = Field(gt=0)
     """Not before so many others have come as far."""
 
@@ -144,6 +155,24 @@ def covering(name: str, axes: Iterable[str], *, itself: bool = False) -> str | N
     """
     within = (axis for axis in axes if name.startswith(f"{axis}.") or (itself and name == axis))
     return next(within, None)
+
+
+def no_such_figure(what: str, stage: str, figure: str, there: Iterable[str]) -> str:
+    """The message that a stage does not have a figure.
+
+    Args:
+        what: Who asked for it: `objective` or `pruning`.
+        stage: Name of the stage.
+        figure: Which one.
+        there: Those it has.
+    """
+    names = sorted(there)
+    near = difflib.get_close_matches(figure, names, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return (
+        f"{what}.figure: must be one that {stage} writes; got {figure!r}, {hint}there are: "
+        f"{', '.join(names) or 'none'}"
+    )
 
 
 def sweeps() -> list[str]:

@@ -60,6 +60,12 @@ class Curves:
         with self._lock:
             self._groups[group][execution] = dict(curve)
 
+    @property
+    def are_empty(self) -> bool:
+        """Whether nobody has shown the figure yet."""
+        with self._lock:
+            return not any(curve for its in self._groups.values() for curve in its.values())
+
     def verdict(self, group: str, execution: str) -> str | None:
         """Why the execution is hopeless; None while it is not."""
         with self._lock:

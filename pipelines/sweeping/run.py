@@ -83,7 +83,7 @@ class SweepRun:
         """Run what is missing.
 
         Raises:
-            ParamsError: If the objective is not a figure of its stage.
+            ParamsError: If a stage does not have the figure by which it is judged or pruned.
         """
         prepared = self._prepared
         search = open_search(prepared.sweep, prepared.folder, prepared.parallel)
@@ -198,7 +198,9 @@ class SweepRun:
             return
         error = state.result(raise_on_failure=False)
         if isinstance(error, ParamsError):
-            # All parameters were checked: what is wrong is the sweep itself.
+            # All parameters were checked: what is wrong is the sweep itself. The cache has what the
+            # branch has done.
+            line.finish("FAILED")
             raise error
         how = "pruned" if state.name == "Pruned" else "failed"
         why = str(state.message if how == "pruned" else error)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.records.figures import stage_figures
 from pipelines.settings.line_config import SweepConfig
-from pipelines.settings.params_overlay import checked_overlay
-from pipelines.sweeping.file import Sweep, covering, read_sweep
+from pipelines.settings.params_overlay import checked_overlay, read_params
+from pipelines.sweeping.file import Objective, Pruning, Sweep, covering, no_such_figure, read_sweep
 from pipelines.sweeping.plan import PlannedBranch, executions, plan_branches
 from pipelines.sweeping.search import Point, open_search, probes
 from pipelines.workspace.stage_graph import stage_order, stages_with_upstream
@@ -86,7 +87,9 @@ class PreparedSweep:
         else:
             search = open_search(self.sweep, self.folder, self.parallel)
             points, count = search.ask(), search.total
-        distinct = executions(self.branches(points))
+        branches = self.branches(points)
+        self._require_steps(branches)
+        distinct = executions(branches)
         if asks_bit_by_bit:
             distinct = {stage: count if n > 1 else 1 for stage, n in distinct.items()}
         width = max(map(len, distinct))
@@ -95,7 +98,38 @@ class PreparedSweep:
             f"sweep {self.name}: {count} branches of {len(distinct)} stages, "
             f"{at_most}{sum(distinct.values())} executions instead of {count * len(distinct)}",
             *(f"  {stage:{width}}  {n:4}" for stage, n in distinct.items()),
+            *self._doubts(),
         ]
+
+    def _require_steps(self, branches: Sequence[PlannedBranch]) -> None:
+        rule, most = self.sweep.pruning, 0
+        for branch in branches if rule else ():
+            most = max(most, read_params(branch.params)[rule.stage]["steps"])
+            if most >= rule.from_step:
+                return
+        if rule:
+            raise ParamsError(
+                f"sweep {self.name}: pruning.from_step must not exceed the steps of {rule.stage}, "
+                f"or nothing is pruned; got {rule.from_step}, and no branch has more than {most}"
+            )
+
+    def _doubts(self) -> list[str]:
+        """What the workspace's own outputs say against the figures that the sweep goes by.
+
+        No more than doubts: under other parameters a stage may write others. In the first branch
+        that has run the stage they are known, and the sweep ends there.
+        """
+        told = []
+        named: dict[str, Objective | Pruning | None] = {
+            "objective": self.sweep.objective,
+            "pruning": self.sweep.pruning,
+        }
+        for what, asked in named.items():
+            there = stage_figures(self.root, self.outputs[asked.stage]) if asked else {}
+            if asked and there and asked.figure not in there:
+                message = no_such_figure(what, asked.stage, asked.figure, there)
+                told.append(f"warning: {message} (in the workspace)")
+        return told
 
 
 def prepare_sweep(config: SweepConfig) -> PreparedSweep:
@@ -129,6 +163,8 @@ def prepare_sweep(config: SweepConfig) -> PreparedSweep:
     path = root / "params.yaml"
     under_all = {**sweep.set, **config.set}
     base = checked_overlay(path.read_text(encoding="utf-8"), sweep.preset, under_all)
+    if sweep.pruning:
+        _require_training(config.name, sweep.pruning.stage, stages, read_params(base))
     return PreparedSweep(
         root,
         config.name,
@@ -141,6 +177,17 @@ def prepare_sweep(config: SweepConfig) -> PreparedSweep:
         base,
         config.parallel or sweep.parallel,
     )
+
+
+def _require_training(
+    sweep: str, stage: str, stages: Sequence[str], params: Mapping[str, Any]
+) -> None:
+    trainings = [each for each in stages if "steps" in params.get(each, {})]
+    if stage not in trainings:
+        raise ParamsError(
+            f"sweep {sweep}: pruning.stage must be a training; got {stage!r}, there are: "
+            f"{', '.join(trainings)}"
+        )
 
 
 def _name(config: SweepConfig) -> str:

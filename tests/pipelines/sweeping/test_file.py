@@ -27,6 +27,13 @@ GRID = YAML(typ="safe").load(
     """
 )
 
+PRUNING = {
+    "stage": "train_prior",
+    "figure": "validation_nats_per_image",
+    "from_step": 1,
+    "peers": 1,
+}
+
 
 @pytest.mark.parametrize("name", sweeps())
 def test_every_sweep_is_valid_and_says_how_it_is_run(name):
@@ -168,9 +175,39 @@ def test_stages_that_are_named_must_run(tmp_path, monkeypatch):
         ParamsError, match=r"objective\.stage must be one that runs; got 'evaluate'"
     ):
         prepared(tmp_path, monkeypatch, objective=objective)
-    pruning = {"stage": "train_judge", "figure": "x", "from_step": 1, "peers": 1}
     with pytest.raises(ParamsError, match=r"pruning\.stage must be one that runs"):
-        prepared(tmp_path, monkeypatch, pruning=pruning)
+        prepared(tmp_path, monkeypatch, pruning=PRUNING | {"stage": "train_judge"})
+
+
+def test_pruning_that_could_never_come_is_told_before_anything_runs(tmp_path, monkeypatch):
+    with pytest.raises(
+        ParamsError,
+        match=r"must be a training; got 'encode', there are: train_autoencoder, train_prior",
+    ):
+        prepared(tmp_path, monkeypatch, pruning=PRUNING | {"stage": "encode"})
+    late = PRUNING | {"from_step": 200}
+    over = {"train_prior.steps": [199, 150]}
+    with pytest.raises(ParamsError, match=r"from_step .* got 200, and no branch has more than 199"):
+        prepared(tmp_path, monkeypatch, pruning=late, over=over).plan()
+    over = {"train_prior.steps": [199, 200]}
+    assert prepared(tmp_path, monkeypatch, pruning=late, over=over).plan(), "one is enough"
+
+
+def test_figures_that_the_workspace_does_not_have_are_doubted(tmp_path, monkeypatch):
+    def doubts(there, **change):
+        monkeypatch.setattr("pipelines.sweeping.setup.stage_figures", lambda *given: there)
+        plan = prepared(tmp_path, monkeypatch, **change).plan()
+        return [line for line in plan if line.startswith("warning: ")]
+
+    objective = GRID["objective"] | {"figure": "validation_nats"}
+    there = {"loss": 1.0, "validation_nats_per_image": 2.0}
+    [told] = doubts(there, objective=objective)
+    assert "objective.figure: must be one that train_prior writes; got 'validation_nats'" in told
+    assert "did you mean 'validation_nats_per_image'? there are: loss, validation_nats" in told
+    [told] = doubts(there, pruning=PRUNING | {"figure": "validation_nats"})
+    assert "pruning.figure: must be one that train_prior writes" in told
+    assert doubts(there, pruning=PRUNING) == []
+    assert doubts({}, objective=objective) == [], "nothing is known of what has not run"
 
 
 def test_optuna_is_checked_at_the_ends_of_its_axes(tmp_path, monkeypatch):

@@ -45,6 +45,15 @@ def test_other_latents_are_no_peers():
     assert found.verdict("other latents", "mine") is None
 
 
+def test_a_figure_that_nobody_has_shown_is_known():
+    found = curves()
+    assert found.are_empty
+    found.put("same latents", "mine", {})
+    assert found.are_empty
+    found.put("other latents", "another", {10: 1.0})
+    assert not found.are_empty
+
+
 def test_progress_reads_on_and_is_kept_over_a_kill(tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.sweeping.pruning.LOOK_SECONDS", 0.0)
     kept = tmp_path / ".work" / "progress.json"

@@ -233,6 +233,7 @@ def test_a_wrong_objective_ends_the_sweep_at_the_first_branch(
     with pytest.raises(ParamsError, match="objective"):
         run(tmp_path, world, Search([1, 2, 3, 4]), monkeypatch, parallel=1)
     assert len(world.executed) == 2
+    assert world.ended == ["b1 FAILED"], "no record is left open"
 
 
 def test_a_slot_of_prefects_limit_is_held_by_every_branch_at_work(
