@@ -18,7 +18,6 @@ and the line restores all of it from the cache.
 import json
 import os
 import shlex
-import subprocess
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -28,7 +27,7 @@ from pydantic import BaseModel
 from pipelines.machine.notify import tell_of_crash, tell_of_failure
 from pipelines.machine.prefect_setup import noted_process, require_limit
 from pipelines.records.run_page import publish_sweep
-from pipelines.records.workspace_tags import uncommitted_code
+from pipelines.records.workspace_tags import head_commit, uncommitted_code
 from pipelines.settings.line_config import SweepConfig
 from pipelines.settings.one_message import tell_mistakes_in_one_message
 from pipelines.sweeping.branch import SweepPlace
@@ -124,7 +123,7 @@ def _run(prepared: PreparedSweep, config: SweepConfig, lock: int) -> SweepResult
         prepared.root,
         prepared.folder,
         prepared.sweep,
-        _head(prepared.root),
+        head_commit(prepared.root, "sweep"),
         prepared.graph,
         prepared.outputs,
         record,
@@ -201,14 +200,3 @@ def _metrics(prepared: PreparedSweep, outcomes: list[BranchOutcome]) -> dict[str
     if best and best.objective is not None:
         counts[f"best.{prepared.sweep.objective.figure}"] = best.objective
     return counts
-
-
-def _head(root: Path) -> str:
-    command = ["git", "rev-parse", "HEAD"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise LatentlineError(
-            f"sweep: {root} must be a git repository with a commit, of which branches are clones: "
-            f"{done.stderr.strip()}"
-        )
-    return done.stdout.strip()

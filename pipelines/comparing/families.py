@@ -9,6 +9,7 @@ written into the member's params.yaml. What a member trained with stands in the 
 Each member runs twice in a branch of its own (`pipelines.workspace.branches`): with a prior that
 learns nothing (N(0, I), uniform codes: what its own training promised) and with the learned one.
 Finished members are kept, and what a step cost: a comparison that was killed goes on where it was.
+They are of one commit: at another all run again, and DVC restores what its code does not change.
 """
 
 import json
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from pipelines.comparing.comparison import Comparison, Member, read_comparison, require_members
 from pipelines.comparing.step_cost import fill, seconds_per_step
+from pipelines.records.workspace_tags import head_commit, uncommitted_code
 from pipelines.settings.params_overlay import as_preset, overlaid
 from pipelines.workspace.branches import Branch, make_branch
 from pipelines.workspace.kept_outcomes import keep, kept
@@ -56,9 +58,13 @@ def compare(root: Path, name: str, only: list[str], log: Callable[[str], None]) 
     Raises:
         ParamsError: If the file or a member does not exist.
         BranchFailed: If a stage of a member fails.
+        LatentlineError: If the project has no commit.
     """
     comparison = read_comparison(name)
     require_members(only, comparison.members, f"families {name}")
+    commit = head_commit(root, f"families {name}")
+    if changed := uncommitted_code(root):
+        log(f"warning: the branches do not have the uncommitted {', '.join(changed[:5])}")
     base = comparison.changed((root / "params.yaml").read_text(encoding="utf-8"))
     outcomes = []
     for member, what in comparison.members.items():
@@ -68,11 +74,15 @@ def compare(root: Path, name: str, only: list[str], log: Callable[[str], None]) 
         params = what.changed(base)
         # What the preset's values became stands in the params.
         exclude = {"members", "preset_values"}
-        asked = {"comparison": comparison.model_dump(exclude=exclude), "params": params}
+        asked = {
+            "comparison": comparison.model_dump(exclude=exclude),
+            "params": params,
+            "commit": commit,
+        }
         outcome = kept(folder, asked)
         if outcome is None:
             log(f"{member}: {what.about}")
-            branch = make_branch(root, folder, params, f"families {name}")
+            branch = make_branch(root, folder, params, f"families {name}", commit=commit)
             outcome = asdict(_run(branch, member, what, comparison, log))
             keep(folder, asked, outcome)
         # The project may have moved since.

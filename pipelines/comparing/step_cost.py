@@ -5,6 +5,7 @@ difference is the steps' own.
 """
 
 import math
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pipelines.settings.params_overlay import overlaid, read_params
 from pipelines.workspace.branches import Branch
 from pipelines.workspace.kept_outcomes import keep, kept
+from pipelines.workspace.stage_keys import described_stages
 
 __all__ = ["fill", "seconds_per_step", "with_steps"]
 
@@ -27,7 +29,7 @@ def seconds_per_step(branch: Branch, stage: str, log: Callable[[str], None]) -> 
     """What a step of a training stage costs here and now, without start, validation and end.
 
     Kept: timed again it would come out otherwise, and a training that was killed would have another
-    number of steps and nothing to go on from.
+    number of steps and nothing to go on from. Other code of the stage is timed anew.
 
     Args:
         branch: Whose params.yaml tells the training; the stages before it have run.
@@ -39,7 +41,8 @@ def seconds_per_step(branch: Branch, stage: str, log: Callable[[str], None]) -> 
     """
     text = branch.params
     folder = branch.folder / ".work" / "timed" / stage
-    timed = kept(folder, {"params": text})
+    asked = {"params": text, "code": _code(branch, stage)}
+    timed = kept(folder, asked)
     if timed is not None:
         return float(timed["seconds_per_step"])
     steps = FEW
@@ -51,8 +54,25 @@ def seconds_per_step(branch: Branch, stage: str, log: Callable[[str], None]) -> 
     branch.params = text
     per_step = taken / (steps - FEW)
     folder.mkdir(parents=True, exist_ok=True)
-    keep(folder, {"params": text}, {"seconds_per_step": per_step})
+    keep(folder, asked, {"seconds_per_step": per_step})
     return per_step
+
+
+def _code(branch: Branch, stage: str) -> str:
+    """What git has of the files that the stage runs.
+
+    Not of all there are: a new member would have every other one trained again.
+    """
+    params = read_params(branch.params)
+
+    def chosen(found: re.Match[str]) -> str:
+        section, _, name = found[1].partition(".")
+        return str(params[section][name])
+
+    deps = described_stages(branch.folder)[stage]["deps"]
+    return branch.git(
+        "ls-tree", "HEAD", "--", *(re.sub(r"\$\{([\w.]+)\}", chosen, dep) for dep in deps)
+    )
 
 
 def _seconds(branch: Branch, stage: str, steps: int, log: Callable[[str], None]) -> float:

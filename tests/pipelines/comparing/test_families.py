@@ -1,5 +1,7 @@
 """Comparisons of families: outcomes kept, table, sheet."""
 
+import subprocess
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from PIL import Image
 from pipelines.comparing import families
 from pipelines.comparing.families import Outcome, compare
 from pipelines.comparing.family_sheet import write_results
-from stages.core.errors import ParamsError
+from stages.core.errors import LatentlineError, ParamsError
 from tests.architecture.imports import PROJECT
 
 PARAMS = (PROJECT / "params.yaml").read_text()
@@ -26,9 +28,52 @@ def outcome(member, folder, learned=True):
     )
 
 
-def test_finished_members_are_kept(tmp_path, monkeypatch):
-    ran = []
+def committed(root, message):
+    for command in (["add", "-A"], ["commit", "-q", "-m", message]):
+        user = ["-c", "user.name=t", "-c", "user.email=t@t"]
+        subprocess.run(["git", *user, *command], cwd=root, check=True)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A repository with a params.yaml and a piece of code."""
     (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "stage.py").write_text("")
+    (tmp_path / ".gitignore").write_text(".work/\n")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    committed(tmp_path, "first")
+    return tmp_path
+
+
+def test_outcomes_of_other_code_are_not_todays(project, monkeypatch):
+    ran, said = [], []
+
+    def run(branch, member, what, comparison, log):
+        ran.append(branch.commit)
+        return outcome(member, "a folder")
+
+    monkeypatch.setattr(families, "_run", run)
+    monkeypatch.setattr(families, "make_branch", branch_without_dvc)
+    for _ in range(2):
+        compare(project, "digits", ["plain"], said.append)
+    assert len(ran) == 1 and not any("uncommitted" in line for line in said)
+    (project / "stage.py").write_text("faster = True\n")
+    compare(project, "digits", ["plain"], said.append)
+    assert len(ran) == 1, "what git does not have is not in a clone"
+    assert said[-1] == "warning: the branches do not have the uncommitted stage.py"
+    committed(project, "faster")
+    compare(project, "digits", ["plain"], said.append)
+    assert len(ran) == 2 and ran[0] != ran[1]
+
+
+def test_without_a_commit_there_is_nothing_to_compare(tmp_path):
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    with pytest.raises(LatentlineError, match="families digits: .* must be a git repository"):
+        compare(tmp_path, "digits", ["plain"], print)
+
+
+def test_finished_members_are_kept(project, monkeypatch):
+    tmp_path, ran = project, []
 
     def run(branch, member, what, comparison, log):
         ran.append(member)
@@ -47,9 +92,9 @@ def test_finished_members_are_kept(tmp_path, monkeypatch):
     assert ran == ["plain", "vae", "vae"], "other parameters, another outcome"
 
 
-def branch_without_dvc(root, folder, params, experiment):
+def branch_without_dvc(root, folder, params, experiment, *, commit):
     folder.mkdir(parents=True, exist_ok=True)
-    return type("Branch", (), {"folder": folder})()
+    return type("Branch", (), {"folder": folder, "commit": commit})()
 
 
 def test_table_and_sheet(tmp_path):

@@ -1,6 +1,7 @@
 """Wall time turned into steps: measured without the start, once, and proportions kept."""
 
 import math
+import shutil
 
 import pytest
 from ruamel.yaml import YAML
@@ -29,6 +30,13 @@ class Clock:
 
     def __init__(self, folder):
         self.folder = folder
+        shutil.copyfile(PROJECT / "dvc.yaml", folder / "dvc.yaml")
+        self.code = {path: "as it was" for path in ("stages/nn", "stages/priors/transformer.py")}
+
+    def git(self, *arguments):
+        command, commit, _, *paths = arguments
+        assert (command, commit) == ("ls-tree", "HEAD")
+        return "\n".join(f"{path} {self.code[path]}" for path in paths if path in self.code)
 
     def python(self, *arguments, log, tracked):
         section = YAML(typ="safe").load(self.params)["train_prior"]
@@ -55,4 +63,15 @@ def test_the_cost_of_a_step_is_measured_once_for_the_same_params(tmp_path, monke
     clock.per_step, clock.ran = 0.05, ()
     assert seconds_per_step(clock, "train_prior", print) == first and not clock.ran
     clock.params = overlaid(PARAMS, None, {"seed": 1})
+    assert seconds_per_step(clock, "train_prior", print) == pytest.approx(0.05)
+
+
+def test_only_other_code_of_the_stage_is_timed_anew(tmp_path, monkeypatch):
+    clock = Clock(tmp_path)
+    monkeypatch.setattr(step_cost.time, "monotonic", lambda: getattr(clock, "now", 0.0))
+    first = seconds_per_step(clock, "train_prior", print)
+    clock.per_step = 0.05
+    clock.code |= {"stages/priors/pixel_cnn.py": "new", "stages/nn": "as it was"}
+    assert seconds_per_step(clock, "train_prior", print) == first, "of a member nobody has chosen"
+    clock.code["stages/priors/transformer.py"] = "faster"
     assert seconds_per_step(clock, "train_prior", print) == pytest.approx(0.05)

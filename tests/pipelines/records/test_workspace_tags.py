@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from pipelines.records.workspace_tags import uncommitted_code, workspace_tags
+import pytest
+
+from pipelines.records.workspace_tags import head_commit, uncommitted_code, workspace_tags
+from stages.core.errors import LatentlineError
 from tests.pipelines.trivial_line import Line
 
 
@@ -24,3 +27,9 @@ def test_what_the_commit_does_not_hold(line: Line, tmp_path: Path) -> None:
 def test_outside_git_nothing_is_claimed(tmp_path: Path) -> None:
     assert uncommitted_code(tmp_path) is None
     assert "git.code_changed" not in workspace_tags(tmp_path)
+
+
+def test_branches_need_a_commit(line: Line, tmp_path: Path) -> None:
+    assert head_commit(line.root, "sweep") == workspace_tags(line.root)["dvc.rev"]
+    with pytest.raises(LatentlineError, match="sweep: .* must be a git repository with a commit"):
+        head_commit(tmp_path, "sweep")
