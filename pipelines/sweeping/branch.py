@@ -18,7 +18,8 @@ from typing import Any, final
 from pipelines.records.figures import stage_figures
 from pipelines.records.line_record import LineRecord
 from pipelines.sweeping.accelerators import Accelerators
-from pipelines.sweeping.file import Sweep, no_such_figure
+from pipelines.sweeping.figure_names import no_such_figure
+from pipelines.sweeping.file import Sweep
 from pipelines.sweeping.plan import PlannedBranch
 from pipelines.sweeping.pruning import Curve, Curves, Progress, Pruned, curve_of_history
 from pipelines.sweeping.record import SweepRecord

@@ -16,7 +16,6 @@ sweep over priors. No axis may set what another one sets, nor what `set` does: t
 values that a branch does not have.
 """
 
-import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,7 +35,6 @@ __all__ = [
     "Search",
     "Sweep",
     "covering",
-    "no_such_figure",
     "read_sweep",
     "sweeps",
 ]
@@ -124,6 +122,12 @@ class Sweep(Section):
     """Branches side by side."""
     pruning: Pruning | None
 
+    @property
+    def rules(self) -> dict[str, Objective | Pruning]:
+        """What goes by a figure of a stage, under its name in the file."""
+        pruning = {"pruning": self.pruning} if self.pruning else {}
+        return {"objective": self.objective, **pruning}
+
     @model_validator(mode="after")
     def _has_points(self) -> "Sweep":
         for name, axis in self.over.items():
@@ -155,24 +159,6 @@ def covering(name: str, axes: Iterable[str], *, itself: bool = False) -> str | N
     """
     within = (axis for axis in axes if name.startswith(f"{axis}.") or (itself and name == axis))
     return next(within, None)
-
-
-def no_such_figure(what: str, stage: str, figure: str, there: Iterable[str]) -> str:
-    """The message that a stage does not have a figure.
-
-    Args:
-        what: Who asked for it: `objective` or `pruning`.
-        stage: Name of the stage.
-        figure: Which one.
-        there: Those it has.
-    """
-    names = sorted(there)
-    near = difflib.get_close_matches(figure, names, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return (
-        f"{what}.figure: must be one that {stage} writes; got {figure!r}, {hint}there are: "
-        f"{', '.join(names) or 'none'}"
-    )
 
 
 def sweeps() -> list[str]:

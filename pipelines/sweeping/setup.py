@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.records.figures import stage_figures
 from pipelines.settings.line_config import SweepConfig
 from pipelines.settings.params_overlay import checked_overlay, read_params
-from pipelines.sweeping.file import Objective, Pruning, Sweep, covering, no_such_figure, read_sweep
+from pipelines.sweeping.figure_names import doubts, require_known
+from pipelines.sweeping.file import Sweep, covering, read_sweep
 from pipelines.sweeping.plan import PlannedBranch, executions, plan_branches
 from pipelines.sweeping.search import Point, open_search, probes
 from pipelines.workspace.stage_graph import stage_order, stages_with_upstream
@@ -98,7 +98,7 @@ class PreparedSweep:
             f"sweep {self.name}: {count} branches of {len(distinct)} stages, "
             f"{at_most}{sum(distinct.values())} executions instead of {count * len(distinct)}",
             *(f"  {stage:{width}}  {n:4}" for stage, n in distinct.items()),
-            *self._doubts(),
+            *doubts(self.sweep, self.root, self.outputs),
         ]
 
     def _require_steps(self, branches: Sequence[PlannedBranch]) -> None:
@@ -112,24 +112,6 @@ class PreparedSweep:
                 f"sweep {self.name}: pruning.from_step must not exceed the steps of {rule.stage}, "
                 f"or nothing is pruned; got {rule.from_step}, and no branch has more than {most}"
             )
-
-    def _doubts(self) -> list[str]:
-        """What the workspace's own outputs say against the figures that the sweep goes by.
-
-        No more than doubts: under other parameters a stage may write others. In the first branch
-        that has run the stage they are known, and the sweep ends there.
-        """
-        told = []
-        named: dict[str, Objective | Pruning | None] = {
-            "objective": self.sweep.objective,
-            "pruning": self.sweep.pruning,
-        }
-        for what, asked in named.items():
-            there = stage_figures(self.root, self.outputs[asked.stage]) if asked else {}
-            if asked and there and asked.figure not in there:
-                message = no_such_figure(what, asked.stage, asked.figure, there)
-                told.append(f"warning: {message} (in the workspace)")
-        return told
 
 
 def prepare_sweep(config: SweepConfig) -> PreparedSweep:
@@ -145,15 +127,13 @@ def prepare_sweep(config: SweepConfig) -> PreparedSweep:
     sweep = read_sweep(config.name)
     graph = stage_order(root)
     stages = stages_with_upstream(graph, sweep.stages)
-    named = {"objective": sweep.objective.stage}
-    if sweep.pruning:
-        named["pruning"] = sweep.pruning.stage
-    for what, stage in named.items():
-        if stage not in stages:
+    for what, rule in sweep.rules.items():
+        if rule.stage not in stages:
             raise ParamsError(
-                f"sweep {config.name}: {what}.stage must be one that runs; got {stage!r}, there "
-                f"are: {', '.join(stages)}"
+                f"sweep {config.name}: {what}.stage must be one that runs; got {rule.stage!r}, "
+                f"there are: {', '.join(stages)}"
             )
+    require_known(sweep, config.name)
     for value in config.set:
         if axis := covering(value, sweep.over, itself=True):
             raise ParamsError(

@@ -193,21 +193,13 @@ def test_pruning_that_could_never_come_is_told_before_anything_runs(tmp_path, mo
     assert prepared(tmp_path, monkeypatch, pruning=late, over=over).plan(), "one is enough"
 
 
-def test_figures_that_the_workspace_does_not_have_are_doubted(tmp_path, monkeypatch):
-    def doubts(there, **change):
-        monkeypatch.setattr("pipelines.sweeping.setup.stage_figures", lambda *given: there)
-        plan = prepared(tmp_path, monkeypatch, **change).plan()
-        return [line for line in plan if line.startswith("warning: ")]
-
-    objective = GRID["objective"] | {"figure": "validation_nats"}
-    there = {"loss": 1.0, "validation_nats_per_image": 2.0}
-    [told] = doubts(there, objective=objective)
-    assert "objective.figure: must be one that train_prior writes; got 'validation_nats'" in told
-    assert "did you mean 'validation_nats_per_image'? there are: loss, validation_nats" in told
-    [told] = doubts(there, pruning=PRUNING | {"figure": "validation_nats"})
-    assert "pruning.figure: must be one that train_prior writes" in told
-    assert doubts(there, pruning=PRUNING) == []
-    assert doubts({}, objective=objective) == [], "nothing is known of what has not run"
+def test_a_figure_that_a_stage_never_writes_is_told_before_anything_runs(tmp_path, monkeypatch):
+    wrong = {"figure": "validation_nats"}
+    told = "figure: must be one that train_prior writes; got 'validation_nats', did you mean"
+    with pytest.raises(ParamsError, match=f"sweep mine: objective.{told}"):
+        prepared(tmp_path, monkeypatch, objective=GRID["objective"] | wrong)
+    with pytest.raises(ParamsError, match=f"sweep mine: pruning.{told}"):
+        prepared(tmp_path, monkeypatch, pruning=PRUNING | wrong)
 
 
 def test_optuna_is_checked_at_the_ends_of_its_axes(tmp_path, monkeypatch):
