@@ -15,6 +15,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from pipelines.sweep import _what_failed
+from pipelines.sweeping.results import BranchOutcome
 from tests.line.repository import Repository, make_repository
 from tests.pipelines.trivial_line import MARK, QUIET, living
 
@@ -99,6 +101,19 @@ def assert_recorded(root: Path, experiments: "pd.Series[str]") -> None:
     assert pruned["status"] == "KILLED" and pruned["tags"]["stage.train_prior"] == "pruned"
     assert sorted(stages["status"]) == ["FINISHED"] * 5 + ["KILLED"]
     assert len(stages) + len(branches) + 1 == len(runs)
+
+
+def test_the_error_says_what_failed_and_whether_running_it_again_helps() -> None:
+    def failed(name: str, is_valid: bool) -> BranchOutcome:
+        return BranchOutcome(name, {}, "failed", None, {}, 0.0, None, "no", {}, is_valid)
+
+    told = _what_failed("mine", [failed(f"b{n}", True) for n in range(5)], 9)
+    assert told.splitlines() == [
+        "sweep mine: 5 of 9 branches failed; run it again to try them again",
+        *("b0: no", "b1: no", "b2: no"),
+    ]
+    told = _what_failed("mine", [failed("b0", False)], 1)
+    assert "no point that is valid" in told and "again" not in told and "b0: no" in told
 
 
 @pytest.mark.slow
