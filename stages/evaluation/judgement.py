@@ -24,7 +24,7 @@ from stages.evaluation.image_sets import ImageSet
 from stages.evaluation.line import Line
 from stages.evaluation.line_sets import known_sets, writing_reconstructions
 from stages.evaluation.looking import look_at
-from stages.evaluation.nearest import Nearest, nearest_training_images
+from stages.evaluation.nearest import CHOSEN, Nearest, nearest_training_images
 from stages.evaluation.networks import open_networks
 from stages.evaluation.observe import evenly_spaced, observe_test
 from stages.evaluation.options import EvaluateOptions
@@ -56,6 +56,8 @@ class Judgement:
     """One row per class: accuracies and distances; None without classes."""
     per_factor: pd.DataFrame | None
     """One row per known factor of the images; None where none are known or looked at."""
+    queried_samples: np.ndarray
+    """Places of the samples whose nearest training images were sought; (samples,)."""
     sample_distances: np.ndarray
     """Distances of the queried samples to their nearest training images, in units of the median
     of test images; (samples, neighbours)."""
@@ -84,7 +86,7 @@ def judge_line(
     Args:
         line: What is judged.
         options: How much of it is looked at.
-        seed: Of the posterior draws.
+        seed: Of the posterior draws, and of which images are asked for their neighbours.
         run: Its stop event is obeyed between pieces, its work folder used.
         device: Where the line computes.
 
@@ -128,9 +130,10 @@ def judge_line(
         groups[comparison.title] = comparison.figures(run.raise_if_stopped)
     own = comparisons[0]
     nearest = nearest_training_images(
-        own.sets, sets["train"].rows, options.neighbour_queries, run.raise_if_stopped
+        own.sets, sets["train"].rows, options.neighbour_queries, seed, run.raise_if_stopped
     )
-    groups[own.title] += nearest.memorisation.figures(own.protocols["samples"])
+    of_samples = own.protocols["samples"].also(queries=CHOSEN, seed=seed)
+    groups[own.title] += nearest.memorisation.figures(of_samples)
     shares = class_shares(sets["samples"], sets["test"], line.prepared.class_names)
     return _judgement(groups, metrics, comparisons, nearest, factors, shares)
 
@@ -190,6 +193,7 @@ def _judgement(
         profile_title=title,
         per_class=_per_class(comparisons),
         per_factor=None if factors is None else factors.table,
+        queried_samples=nearest.samples,
         sample_distances=(nearest.sample_distances / nearest.usual).numpy(),
         sample_neighbours=nearest.sample_rows.numpy(),
         test_distances=(nearest.test_distances[:, 0] / nearest.usual).numpy(),

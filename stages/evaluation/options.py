@@ -23,7 +23,8 @@ class EvaluateOptions(Section):
     samples_per_class: int = Field(gt=0)
     """Samples shown of each class; without classes ten times as many in all."""
     neighbour_queries: int = Field(gt=0)
-    """Samples, and test images, whose nearest training images are sought."""
+    """Samples, and test images, whose nearest training images are sought: drawn at random where
+    there are more."""
     iwae_draws: int = Field(ge=0)
     """Draws per image of the importance-weighted likelihood under the first stage's own prior; 0:
     none. Published figures take 5000. Codes and points have no weights, and then no such figure."""

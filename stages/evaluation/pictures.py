@@ -91,7 +91,7 @@ def _inside(folder: Path, line: Line, judgement: Judgement, device: torch.device
         device,
         kl=kl,
     )
-    few = stored.mean[:COLUMNS].to(device)
+    few = stored.mean[torch.from_numpy(evenly_spaced(len(stored.mean), COLUMNS))].to(device)
     levels = draw_levels(folder, line.first_stage, few, scale, LEVELS_SEED)
     ways = draw_interpolations(folder, line.first_stage, stored.mean, scale, stored.labels, device)
     return {"traversals.png": caption, **ways, **levels}
@@ -133,11 +133,12 @@ def _neighbours(folder: Path, line: Line, judgement: Judgement, count: int) -> s
     train = line.prepared.split("train").images
     nearest = np.argsort(judgement.sample_distances[:, 0], kind="stable")[:count]
     rows = []
-    for sample in nearest:
-        found = judgement.sample_neighbours[sample]
+    for query in nearest:
+        found = judgement.sample_neighbours[query]
         found = found[found >= 0]
+        sample = judgement.queried_samples[query]
         images = np.concatenate([line.samples.images[sample : sample + 1], train[found]])
-        rows.append((f"{judgement.sample_distances[sample, 0]:.2f}", images))
+        rows.append((f"{judgement.sample_distances[query, 0]:.2f}", images))
     save_png(labelled_rows(rows), folder / "neighbours.png")
     return (
         "The samples nearest to a training image. Each row: distance to the nearest, in units of "

@@ -17,8 +17,9 @@ other, and the number of samples before the k-th test image would be beta-binomi
 
     X ~ BetaBinomial(n, k, m + 1 - k),    E X = n k / (m + 1)
 
-exactly and whatever the features. The verdict is that of this test: copies are suspected where so
-many samples have less than 1 chance in 100.
+exactly and whatever the features, where both are drawn at random from what they stand for. The
+verdict is that of this test: copies are suspected where so many samples have less than 1 chance in
+100.
 
 What the test can not tell: samples drawn colder than the data (temperature below 1, guidance)
 crowd where training images crowd and come nearer without being copies; the sheet of neighbours
@@ -28,6 +29,7 @@ distance 0, nothing can be nearer.
 
 from dataclasses import dataclass
 
+import numpy as np
 from jaxtyping import Float
 from scipy.stats import betabinom
 from torch import Tensor, finfo, float32
@@ -35,7 +37,7 @@ from torch import Tensor, finfo, float32
 from stages.metrics.base import Figure, Protocol
 from stages.metrics.intervals import EXACT, exact_interval
 
-__all__ = ["CLOSEST", "RARE", "Memorisation", "judge_distances"]
+__all__ = ["CLOSEST", "RARE", "Memorisation", "judge_distances", "usual_distance"]
 
 CLOSEST = 0.01
 """q: the share of test images that says what counts as near."""
@@ -125,13 +127,22 @@ def judge_distances(
     rank = max(1, int(CLOSEST * (m + 1)))
     threshold = test.double().sort().values[rank - 1]
     nearer = int((samples.double() < threshold).sum())
-    # Test images that all recur in training would have distance 0.
-    usual = test.double().median().clamp_min(finfo(float32).eps)
     return Memorisation(
-        ratio=(samples.double().median() / usual).item(),
+        ratio=_median(samples) / usual_distance(test),
         threshold=threshold.item(),
         nearer=nearer,
         samples=n,
         test=m,
         chance=float(betabinom.sf(nearer - 1, n, rank, m + 1 - rank)),
     )
+
+
+def usual_distance(test: Float[Tensor, " test"]) -> float:
+    """Median distance of test images to their nearest training image: the unit for people."""
+    # Test images that all recur in training would have distance 0.
+    return max(_median(test), finfo(float32).eps)
+
+
+def _median(distances: Float[Tensor, " images"]) -> float:
+    # That of torch is the lower of the two in the middle.
+    return float(np.median(distances.double().numpy()))

@@ -17,6 +17,7 @@ from stages.core.artifacts import file_sha256, new_artifact, open_artifact
 from stages.core.errors import ArtifactError, Interrupted, ParamsError
 from stages.core.sections import parse_params
 from stages.evaluate import INPUTS, Params, evaluate
+from stages.evaluation import pictures
 from stages.evaluation.judgement import judge_line
 from stages.evaluation.line import open_line
 from stages.evaluation.options import EvaluateOptions
@@ -323,19 +324,34 @@ def test_fewer_images_on_request(line: Path) -> None:
 
 
 @codes
-def test_a_sample_copied_from_training_is_found(line: Path) -> None:
+def test_a_sample_copied_from_training_is_found_and_shown(
+    line: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     artifact = open_artifact(line / "data/samples", "samples")
     images = np.load(line / "data/samples/images.npy")
-    images[2] = np.load(line / "data/prepared/train/images.npy")[19]
+    # The last of the nine that are asked for, which are not the first nine of twelve.
+    copied = 10
+    images[copied] = np.load(line / "data/prepared/train/images.npy")[19]
     table = pd.read_parquet(line / "data/samples/samples.parquet")
     with new_artifact(line / "data/samples", "samples", artifact.about) as building:
         np.save(building / "images.npy", images)
         table.to_parquet(building / "samples.parquet")
     run = run_of("evaluate", line, *INPUTS)
-    judgement = judge_line(open_line(run, CPU), params().evaluate, 3, run, CPU)
-    assert judgement.sample_neighbours[2, 0] == 19
-    assert judgement.sample_distances[2, 0] == pytest.approx(0, abs=1e-5)
-    assert (np.delete(judgement.sample_distances[:, 0], 2) > 1e-3).all()
+    opened = open_line(run, CPU)
+    judgement = judge_line(opened, params().evaluate, 3, run, CPU)
+    assert judgement.queried_samples[8] == copied and len(judgement.queried_samples) == 9
+    assert judgement.sample_neighbours[8, 0] == 19
+    assert judgement.sample_distances[8, 0] == pytest.approx(0, abs=1e-5)
+    assert (np.delete(judgement.sample_distances[:, 0], 8) > 1e-3).all()
+    share = judgement.figures["near_copy_share"].protocol
+    assert "at random" in share.details["queries"] and share.seed == 3
+    drawn: list[list[tuple[str, np.ndarray]]] = []
+    monkeypatch.setattr(pictures, "labelled_rows", drawn.append)
+    monkeypatch.setattr(pictures, "save_png", lambda *_: None)
+    pictures.draw_pictures(line, opened, judgement, params().evaluate, CPU)
+    [_, _, neighbours] = drawn
+    sample, nearest, *_ = neighbours[0][1]
+    assert (sample == images[copied]).all() and (nearest == sample).all()
 
 
 @codes

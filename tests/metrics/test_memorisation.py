@@ -70,6 +70,11 @@ def test_copies_have_ratio_zero_and_fresh_images_one() -> None:
     assert judge_distances(test, test * 0).ratio > 1
 
 
+def test_the_median_of_an_even_number_is_between_the_two_in_the_middle() -> None:
+    found = judge_distances(torch.tensor([1.0, 2.0, 4.0, 9.0]), torch.tensor([5.0, 0.5, 3.0, 2.0]))
+    assert found.ratio == pytest.approx(3 / 2.5)
+
+
 def test_figures_carry_the_interval_and_the_verdict() -> None:
     ratio, share = judged(0, 0.3).figures(PROTOCOL)
     assert (ratio.name, share.name, share.n) == (
