@@ -6,8 +6,9 @@
 
 NAME is that of a distance (stages/metrics/distances.py). Reconstructions are of the very images
 they are compared with, so theirs can lie below the floor; only the Frechet and the kernel distance
-are taken of them. The floor is what real images get, and no model can be expected to beat it. It is
-taken at the number of samples, as most distances depend on that.
+are taken of them, each image paired with its own reconstruction. The floor is what real images get,
+and no model can be expected to beat it. It is taken at the number of samples, as most distances
+depend on that.
 """
 
 from collections.abc import Callable
@@ -37,7 +38,7 @@ class Comparison:
 
     network: Extractor
     sets: dict[str, FeatureSet]
-    """`test`, `train`, `reconstructions`, `samples`; memory-mapped."""
+    """`test`, `train`, `reconstructions` (image i of test image i), `samples`; memory-mapped."""
     protocols: dict[str, Protocol]
     """Of figures about each set, and about the floor, in these features."""
     class_names: list[str]
@@ -77,7 +78,7 @@ class Comparison:
         ]
         found = []
         for name, images, of, distances in wanted:
-            pair = self._pair(images, self.protocols[of])
+            pair = self._pair(images, self.protocols[of], paired=of == "reconstructions")
             for figures in distances:
                 found += [replace(one, name=name.format(one.name)) for one in figures(pair)]
                 between()
@@ -102,9 +103,9 @@ class Comparison:
             table = table.join(distances.drop(columns=["label", "samples_n", "reference_n"]))
         return table.set_index(["label", "name"]).add_suffix(self.suffix).reset_index()
 
-    def _pair(self, images: FeatureSet, protocol: Protocol) -> Pair:
+    def _pair(self, images: FeatureSet, protocol: Protocol, paired: bool) -> Pair:
         network, test = self.network.name, self.sets["test"]
-        return Pair(images, test, network, self.options, self.seed, protocol)
+        return Pair(images, test, network, self.options, self.seed, protocol, paired)
 
     @property
     def _asked(self) -> AskedClasses:

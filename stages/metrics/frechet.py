@@ -17,6 +17,9 @@ where T is the map that carries the first Gaussian to the second, T = F2 (F2' C1
 I - T is the slope of d^2 in C1. One decomposition, whatever the number of resamples. To first
 order means: not where the two sets are alike up to their number, since the slope vanishes there.
 
+Where the sets are paired, an image of the one being made of an image of the other, another draw
+brings other pairs: what is resampled is h of both images of a pair, each against the other set.
+
 Differs: FID is this distance in the features of one Inception network. In any other features the
 numbers are on another scale, so figures here are named by their features and never FID. All sums
 are float64. The estimate is biased upwards by about 1/N: compare only equal N, and beside every
@@ -44,6 +47,7 @@ __all__ = [
 ]
 
 _UNIT = "squared feature distance"
+_OVER_SAMPLES = "samples, reference fixed"
 
 
 def gaussian_distance(first: Gaussian, second: Gaussian) -> float:
@@ -65,11 +69,14 @@ def frechet_figures(pair: Pair) -> list[Figure]:
     how = pair.protocol.also(covariance="unbiased, float64")
     name, interval = pair.name("frechet"), None
     if pair.options.resamples:
-        slopes = frechet_slopes(pair.samples, pair.reference.gaussian)
+        slopes, over = frechet_slopes(pair.samples, pair.reference.gaussian), _OVER_SAMPLES
+        if pair.paired:
+            slopes = slopes + frechet_slopes(pair.reference, pair.samples.gaussian)
+            over = "pairs"
         low, high = pair.interval_of_mean(slopes, name)
         interval = (max(value + low, 0.0), max(value + high, 0.0))
         how = pair.with_interval(
-            how, "percentile bootstrap over samples, reference fixed; to first order in weights"
+            how, f"percentile bootstrap over {over}; to first order in weights"
         )
     return [Figure(name, value, _UNIT, "lower", len(pair.samples), how, interval)]
 

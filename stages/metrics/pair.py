@@ -83,8 +83,13 @@ class Pair:
     """Of bootstrap draws and of the order in which samples are added."""
     common: Protocol
     """What all figures of this pair share."""
+    paired: bool = False
+    """Whether image i of the samples was made of image i of the reference: they are no independent
+    draws, and only distances that count with that may be taken."""
 
     def __post_init__(self) -> None:
+        if self.paired:
+            assert len(self.samples) == len(self.reference), "paired sets have as many images"
         if self.samples.dim != self.reference.dim:
             raise DataError(
                 f"Both sets must be features of the same network; samples have {self.samples.dim} "
@@ -94,8 +99,12 @@ class Pair:
     @property
     def protocol(self) -> Protocol:
         """What the figures share, and the size of what is compared."""
+        told = {"sets": "paired: images, and what was made of each"} if self.paired else {}
         return self.common.also(
-            feature_dim=self.reference.dim, reference_n=len(self.reference), seed=self.seed
+            feature_dim=self.reference.dim,
+            reference_n=len(self.reference),
+            seed=self.seed,
+            **told,
         )
 
     def name(self, what: str) -> str:
@@ -141,6 +150,7 @@ class Pair:
             protocol: How the contributions were made.
             over: Whose images these are, `samples` or `reference`; the other set is fixed.
         """
+        assert not self.paired, "a share of paired sets has another interval"
         name, interval, values = self.name(what), None, contributions.astype(np.float64)
         if self.options.resamples:
             fixed = {"samples": "reference", "reference": "samples"}[over]

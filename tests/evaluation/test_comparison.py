@@ -41,7 +41,10 @@ def sets() -> dict[str, FeatureSet]:
 
 def test_each_set_has_its_names_and_its_protocol(sets):
     figures = {one.name: one for one in compared(sets).figures(nothing)}
-    assert figures["reconstruction_frechet_sums"].value == pytest.approx(0, abs=1e-9)
+    for name in ("reconstruction_frechet_sums", "reconstruction_kernel_sums"):
+        assert figures[name].value == pytest.approx(0, abs=1e-9)
+        assert figures[name].protocol.details["sets"].startswith("paired")
+    assert "sets" not in figures["kernel_sums"].protocol.details
     for name, of, n in (
         ("frechet_sums", "samples", 45),
         ("reconstruction_frechet_sums", "reconstructions", 60),

@@ -30,6 +30,17 @@ def normal(images: int, dim: int, seed: int, shift: float = 0, scale: float = 1)
     return feature_set(shift + scale * random.normal(size=(images, dim)))
 
 
-def pair(samples: FeatureSet, reference: FeatureSet, network="classifier", **options) -> Pair:
+def made_of(
+    reference: FeatureSet, seed: int, shift: float, kept: float, noise: float
+) -> FeatureSet:
+    """Of every image y one x = shift + kept y + noise."""
+    random = np.random.default_rng(seed)
+    added = noise * random.normal(size=reference.features.shape)
+    return feature_set(shift + kept * reference.features + added)
+
+
+def pair(
+    samples: FeatureSet, reference: FeatureSet, network="classifier", paired=False, **options
+) -> Pair:
     changed = OPTIONS.model_copy(update=options)
-    return Pair(samples, reference, network, changed, seed=5, common=PROTOCOL)
+    return Pair(samples, reference, network, changed, seed=5, common=PROTOCOL, paired=paired)

@@ -13,7 +13,7 @@ from stages.metrics.frechet import (
     gaussian_distance,
 )
 from stages.metrics.gaussian import Gaussian
-from tests.metrics.feature_sets import normal, pair
+from tests.metrics.feature_sets import made_of, normal, pair
 
 random = torch.Generator().manual_seed(0)
 
@@ -166,6 +166,21 @@ def test_the_interval_covers_other_draws_of_samples() -> None:
     covered = sum(figure.interval[0] < target < figure.interval[1] for figure in found)
     # Binomial of 80 at 0.9: within 62 and 79 with probability 0.998.
     assert 62 <= covered <= 79
+
+
+def test_the_interval_of_pairs_covers_other_draws_of_pairs_and_is_no_wider() -> None:
+    found = []
+    for i in range(80):
+        reference = normal(300, 4, seed=10 + i)
+        samples = made_of(reference, 500 + i, shift=0.3, kept=0.9, noise=0.1)
+        [figure] = frechet_figures(pair(samples, reference, level=0.9, paired=True))
+        found.append((figure.value, *figure.interval))
+        assert "over pairs" in figure.protocol.details["interval"]
+    values, low, high = np.array(found).T
+    covered = ((low < values.mean()) & (values.mean() < high)).sum()
+    assert 62 <= covered <= 79
+    # As wide as 90 percent of a normal distribution; of independent sets it would be twice that.
+    assert (high - low).mean() == pytest.approx(2 * 1.645 * values.std(ddof=1), rel=0.25)
 
 
 def test_order_and_batches_change_neither_distance_nor_interval(monkeypatch) -> None:
