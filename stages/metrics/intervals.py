@@ -1,4 +1,4 @@
-"""How sure a figure is: 95 % intervals over the images it was taken from.
+"""How sure a figure is: intervals over the images it was taken from, of 95 % where nobody asks.
 
 Of a share, the exact one: all p under which neither the hits nor fewer, and neither the hits nor
 more, would be rarer than half of what the level leaves (Clopper & Pearson 1934). Its coverage is
@@ -18,9 +18,9 @@ NORMAL = f"{LEVEL:.0%}, normal approximation of the mean over the images"
 """Level and method, for the protocol."""
 
 
-def exact_interval(hits: int, n: int) -> tuple[float, float]:
-    """Interval of the share `hits` / `n`; n > 0."""
-    found = binomtest(hits, n).proportion_ci(confidence_level=LEVEL, method="exact")
+def exact_interval(hits: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Interval of the share `hits` / `n`; n > 0, 0 < level < 1."""
+    found = binomtest(hits, n).proportion_ci(confidence_level=level, method="exact")
     return float(found.low), float(found.high)
 
 

@@ -4,9 +4,11 @@ Every distance takes a pair and gives figures, named by what they are and by the
 in the features of `rotation` is `frechet_rotation`. Only Inception's have names of their own (FID,
 KID, Inception score), as only its figures may be held against published ones.
 
-Intervals are of one kind: each figure is, exactly or to first order, a mean of one contribution per
-image, and the images are drawn again with replacement (Efron 1979); the interval holds the middle
-`level` of the means. Contributions are sorted before, so their order does not matter.
+Each figure is, exactly or to first order, a mean of one contribution per image, and intervals are
+of two kinds. A share of images has the exact one (`intervals.py`): images drawn again would give no
+width where all of them are hits, however few they are, and too little near there. For other means
+they are drawn again with replacement (Efron 1979), and the interval holds the middle `level` of the
+means. Contributions are sorted before, so their order does not matter.
 """
 
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from stages.core.randomness import numpy_stream
 from stages.core.sections import Section
 from stages.metrics.base import Figure, Protocol
 from stages.metrics.feature_set import FeatureSet
+from stages.metrics.intervals import exact_interval
 from stages.metrics.neighbourhoods import Neighbourhoods
 
 __all__ = ["LEAST_IMAGES", "DistanceOptions", "Pair", "interval_of_mean"]
@@ -40,9 +43,10 @@ class DistanceOptions(Section):
     """How sets of features are compared."""
 
     resamples: int = Field(ge=0, le=1_000_000)
-    """Bootstrap draws behind every interval; 0: no intervals."""
+    """Bootstrap draws behind intervals of means; 0: no intervals, of shares neither. Kernel
+    distances need no draws for theirs and always have them."""
     level: float = Field(gt=0, lt=1)
-    """Share of the draws an interval holds."""
+    """Of all intervals: share of the draws that one holds, or confidence."""
     infinity_points: int = Field(ge=0, le=1000)
     """Sizes at which the Frechet distance is taken to be carried on to infinitely many samples, as
     many matrix roots; 0: not at all. Published: 15."""
@@ -145,20 +149,28 @@ class Pair:
 
         Args:
             what: Its name, before that of the network.
-            contributions: Of each image, bool or float64 (images,).
+            contributions: Of each image, (images,): bool, and the mean is a share, or numbers.
             unit: Of the mean.
             protocol: How the contributions were made.
             over: Whose images these are, `samples` or `reference`; the other set is fixed.
         """
         assert not self.paired, "a share of paired sets has another interval"
-        name, interval, values = self.name(what), None, contributions.astype(np.float64)
-        if self.options.resamples:
-            fixed = {"samples": "reference", "reference": "samples"}[over]
-            interval = self.interval_of_mean(values, name)
+        name, interval = self.name(what), None
+        fixed = {"samples": "reference", "reference": "samples"}[over]
+        count, value = len(contributions), float(contributions.astype(np.float64).mean())
+        if over == "reference":
+            # N is then the reference's, and the samples count all the same.
+            protocol = protocol.also(samples_n=len(self.samples))
+        if self.options.resamples and contributions.dtype == np.bool_:
+            level = self.options.level
+            interval = exact_interval(int(contributions.sum()), count, level)
+            method = f"exact binomial (Clopper-Pearson) over {over}, {fixed} fixed"
+            protocol = protocol.also(interval=method, interval_level=level)
+        elif self.options.resamples:
+            interval = self.interval_of_mean(contributions.astype(np.float64), name)
             protocol = self.with_interval(
                 protocol, f"percentile bootstrap over {over}, {fixed} fixed"
             )
-        value, count = float(values.mean()), len(self.samples)
         return Figure(name, value, unit, "higher", count, protocol, interval)
 
 

@@ -7,8 +7,10 @@ Kynkaanniemi et al. 2019 (arXiv:1904.06991), Eq. 1 and 2; the ball holds its rim
 a huge ball, so precision can be too kind: density is not (`density_coverage.py`). Both depend on
 the number of images: compare only equal N.
 
-The interval of precision is over draws of samples, reference fixed. Recall's is over draws of real
-images, samples fixed: samples drawn twice would be at distance 0, and their balls empty.
+Both are shares of images that are independent of each other once the balls stand, so both intervals
+are exact: that of precision over samples, reference fixed, that of recall over real images, samples
+fixed. The N of recall is that of the real images; as it hangs on how many samples there are, its
+protocol says `samples_n`.
 
 Differs: exact over all pairs in float64.
 """

@@ -129,10 +129,12 @@ def test_every_figure_is_finite_and_says_how_it_was_taken(line: Path) -> None:
         assert figure["name"] == name and math.isfinite(figure["value"])
         assert figure["direction"] in ("lower", "higher", "none") and figure["unit"]
         expected = {"samples": SAMPLING["count"], "training split": SAMPLING["count"]}
-        assert figure["n"] == expected.get(figure["protocol"]["images"], COUNTS["test"]) or (
-            name in ("neighbour_distance_ratio", "near_copy_share")
-            and figure["n"] == OPTIONS["neighbour_queries"]
-        )
+        n = expected.get(figure["protocol"]["images"], COUNTS["test"])
+        if name in ("neighbour_distance_ratio", "near_copy_share"):
+            n = OPTIONS["neighbour_queries"]
+        if name.startswith(("recall", "coverage")):
+            n = COUNTS["test"]
+        assert figure["n"] == n
         assert Protocol.from_json(figure["protocol"]).to_json() == figure["protocol"]
         assert figure["protocol"]["reference_sha256"] == reference
     flat = json.loads((line / "data/metrics/metrics.json").read_text())

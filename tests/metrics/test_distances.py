@@ -18,7 +18,9 @@ def test_all_are_named_by_their_network_and_say_how_they_were_taken() -> None:
     assert len(set(names)) == len(names) >= len(DISTANCES)
     assert all(name.endswith("_classifier") for name in names)
     for figure in figures:
-        assert figure.n == 40
+        of_reference = figure.name.startswith(("recall", "coverage"))
+        assert figure.n == (50 if of_reference else 40)
+        assert figure.protocol.details.get("samples_n") == (40 if of_reference else None)
         assert figure.protocol.reference_n == 50 and figure.protocol.seed == 5
         assert figure.protocol.details["feature_dim"] == 3
         if figure.interval is not None:

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from scipy.stats import binom
 
+from stages.comparing.differences import differences
 from stages.core.errors import DataError
 from stages.metrics import feature_set as chunks
 from stages.metrics.density_coverage import density_coverage_figures
@@ -82,7 +84,39 @@ def test_an_interval_is_over_the_images_it_names() -> None:
     assert "over reference" in recall.protocol.details["interval"]
     for figure in (precision, recall, *density_coverage_figures(both)):
         assert figure.interval[0] <= figure.value <= figure.interval[1]
-        assert figure.interval[0] < figure.interval[1] and figure.n == 30
+        over_reference = "over reference" in figure.protocol.details["interval"]
+        assert figure.interval[0] < figure.interval[1] and figure.n == (30, 40)[over_reference]
+
+
+def test_recall_of_more_samples_is_another_figure() -> None:
+    reference = normal(40, 2, seed=6)
+    one, other = (precision_recall_figures(pair(normal(n, 2, 5), reference))[1] for n in (30, 35))
+    [unlike] = differences(one, other).unlike
+    assert (unlike.name, unlike.first, unlike.second) == ("details.samples_n", 30, 35)
+
+
+def test_the_interval_of_a_share_of_one_reaches_as_far_down_as_it_must() -> None:
+    images = normal(40, 6, seed=3)
+    for figure in precision_recall_figures(pair(images, images, level=0.9)):
+        # Of shares below this, forty hits of forty have less than 1 chance in 20.
+        assert (figure.value, *figure.interval) == (1, pytest.approx(0.05 ** (1 / 40)), 1)
+        assert "Clopper-Pearson" in figure.protocol.details["interval"]
+        assert figure.protocol.details["interval_level"] == 0.9
+    for figure in precision_recall_figures(pair(images, images, resamples=0)):
+        assert figure.interval is None
+
+
+def test_intervals_hold_a_precision_near_one_as_often_as_they_say() -> None:
+    reference, draws = normal(100, 2, seed=1), 150
+    [truth, _] = precision_recall_figures(pair(normal(4000, 2, seed=2, scale=0.7), reference))
+    assert 0.98 < truth.value < 0.995
+    held = 0
+    for seed in range(draws):
+        samples = normal(60, 2, seed=10 + seed, scale=0.7)
+        low, high = precision_recall_figures(pair(samples, reference))[0].interval
+        held += low <= truth.value <= high
+    # The middle of draws with replacement held it in 107: it is a point where all are inside.
+    assert held >= binom.ppf(0.001, draws, 0.95)
 
 
 def test_more_neighbours_than_images_are_refused() -> None:
