@@ -7,14 +7,16 @@ a distance then also counts that the shares differ, which says nothing about the
 
 in [0, 1], the share of samples that would have to be of another class. The floor is of training
 images, with the shares of their split, so a model need not come down to it, however good. A small
-test split has other shares than the data by chance alone; what chance explains is not told.
+test split has other shares than the data by chance alone; what chance explains is not told. The
+samples' counts are no chance but set, so the test is one of fit: Pearson's (1900) of the test
+images' counts against as many, in the samples' shares.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import chi2_contingency
+from scipy.stats import chisquare
 
 from stages.evaluation.image_sets import ImageSet
 
@@ -23,7 +25,8 @@ __all__ = ["NOTABLE", "ClassShares", "class_shares"]
 NOTABLE = 0.05
 """TV above which it is told."""
 CHANCE = 0.05
-"""Probability of such counts under equal shares below which they are held for unlike."""
+"""Probability of such test images, drawn with the samples' shares, below which they are held for
+unlike: so often it is told where shares are alike and the test split is small."""
 
 Counts = Int[np.ndarray, " classes"]
 
@@ -44,9 +47,17 @@ class ClassShares:
     @property
     def flagged(self) -> bool:
         """Whether the shares differ notably, and by more than chance."""
-        counts = np.stack([self.samples, self.test])
-        there = counts[:, counts.any(axis=0)]
-        return bool(self.distance > NOTABLE and chi2_contingency(there).pvalue < CHANCE)
+        return self.distance > NOTABLE and self.chance < CHANCE
+
+    @property
+    def chance(self) -> float:
+        """Of test images so unlike the samples' shares or more, were these also the data's."""
+        asked = self.samples > 0
+        # Chance brings no image of a class that no sample is of; one class brings all.
+        if self.test[~asked].any() or asked.sum() == 1:
+            return float(not self.test[~asked].any())
+        expected = _shares(self.samples) * self.test.sum()
+        return float(chisquare(self.test[asked], expected[asked]).pvalue)
 
     @property
     def verdict(self) -> str:

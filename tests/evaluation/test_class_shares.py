@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
-from stages.evaluation.class_shares import ClassShares, class_shares
+from stages.evaluation.class_shares import CHANCE, ClassShares, class_shares
 from stages.evaluation.image_sets import ImageSet
 
 NAMES = ["cat", "dog", "owl"]
@@ -41,6 +42,36 @@ def test_chance_of_a_split_is_not_told() -> None:
     by_chance = shares(images(36, 36, 36), images(45, 30, 40))
     assert by_chance.distance > 0.05 and not by_chance.flagged
     assert shares(images(360, 360, 360), images(450, 300, 400)).flagged
+
+
+def test_samples_are_set_and_only_test_images_are_chance() -> None:
+    # Sixty heads of a hundred: 2 standard deviations of the test images, 0.0455 on both sides.
+    found = shares(images(50, 50), images(60, 40))
+    assert found.chance == pytest.approx(0.0455, abs=1e-4) and found.flagged
+    assert not shares(images(50, 50), images(59, 41)).flagged
+    # As many samples as one likes: they bring no chance.
+    assert shares(images(5000, 5000), images(60, 40)).chance == found.chance
+
+
+def test_alike_shares_are_told_as_often_as_stated_and_unlike_ones_mostly() -> None:
+    random, samples = np.random.default_rng(0), np.full(10, 36)
+
+    def told(of_classes: np.ndarray, trials: int = 400) -> int:
+        drawn = random.multinomial(385, of_classes, size=trials)
+        return sum(ClassShares(samples, test, tuple("abcdefghij")).flagged for test in drawn)
+
+    assert binom.ppf(0.001, 400, CHANCE) <= told(np.full(10, 0.1)) <= binom.ppf(0.999, 400, CHANCE)
+    # Half of the classes 1.24 times as large as they should be, half 0.76 times.
+    assert told(np.repeat([0.124, 0.076], 5)) > 0.85 * 400
+
+
+def test_a_class_without_samples_is_no_chance_and_one_without_test_images_may_be() -> None:
+    missing = shares(images(30, 30), images(27, 27, 4))
+    assert missing.chance == 0 and missing.flagged
+    assert not shares(images(30, 30), images(49, 49, 2)).flagged
+    assert shares(images(30, 0), images(9, 0)).chance == 1
+    assert shares(images(8, 8, 1), images(8, 8)).chance > 0.5
+    assert shares(images(8, 8, 8), images(8, 8)).chance < 0.05
 
 
 def test_without_classes_there_are_no_shares() -> None:
