@@ -114,8 +114,8 @@ class ImportanceBound:
         how = protocol.also(draws=self.draws, bound="upper bound on -log p(x)")
         result, n = [], self.images
         for bound, costs in self.costs.items():
-            mean, error = costs.mean().item(), (costs.std(correction=0) / n**0.5).item()
-            told = how.also(of=BOUNDS[bound], found={"standard_error_over_images": error})
+            mean, found = costs.mean().item(), {"standard_error_over_images": _error(costs)}
+            told = how.also(of=BOUNDS[bound], found=found)
             name, unit = f"{prefix}{bound}_nats", "nats per image"
             result.append(Figure(name, mean, unit, "lower", n, told))
             if discretized:
@@ -137,15 +137,19 @@ def prior_gains(own: ImportanceBound, learned: ImportanceBound, protocol: Protoc
     result = []
     for bound, costs in own.costs.items():
         gain = costs - learned.costs[bound]
-        error = (gain.std(correction=0) / len(gain) ** 0.5).item()
         told = protocol.also(
             draws=own.draws,
             of=f"{BOUNDS[bound]}: own prior - learned prior, same draws",
-            found={"standard_error_over_images": error},
+            found={"standard_error_over_images": _error(gain)},
         )
         name, mean = f"{bound}_prior_gain_nats", gain.mean().item()
         result.append(Figure(name, mean, "nats per image", "higher", len(gain), told))
     return result
+
+
+def _error(costs: Float[Tensor, " images"]) -> float | None:
+    """Standard error of the mean over images; of one there is none."""
+    return None if len(costs) < 2 else (costs.std() / len(costs) ** 0.5).item()
 
 
 def two_stage_log_weights(autoencoder: Autoencoder, prior: Prior, spec: LatentSpec) -> Weigh:

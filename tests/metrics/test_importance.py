@@ -99,9 +99,25 @@ def test_with_the_true_posterior_every_weight_is_the_likelihood(draws):
     assert found["iwae_nats"].value == pytest.approx(expected, rel=1e-5)
     assert found["elbo_nats"].value == pytest.approx(expected, rel=1e-5)
     assert found["iwae_nats"].n == 11
-    spread = exact(images).std(correction=0).item() / 11**0.5
+    spread = exact(images).std(correction=1).item() / 11**0.5
     error = found["iwae_nats"].protocol.found["standard_error_over_images"]
     assert error == pytest.approx(spread, rel=1e-4)
+
+
+def test_a_single_image_has_no_standard_error():
+    own, learned = (ImportanceBound(LinearGaussian().log_weights, 2) for _ in range(2))
+    for found in (own, learned):
+        found.take(found.weighed(some_images(1), None, stream()))
+    figures = own.figures("", IMAGE, False, PROTOCOL) + prior_gains(own, learned, PROTOCOL)
+    for figure in figures:
+        assert figure.n == 1 and math.isfinite(figure.value)
+        assert figure.protocol.found == {"standard_error_over_images": None}
+    # Of two it is half of what lies between them: the mean's deviation, unbiased.
+    learned.take(learned.weighed(some_images(2)[1:], None, stream()))
+    costs = learned.costs["iwae"]
+    error = learned.figures("", IMAGE, False, PROTOCOL)[0].protocol.found
+    expected = (costs[0] - costs[1]).abs().item() / 2
+    assert error["standard_error_over_images"] == pytest.approx(expected)
 
 
 def test_the_bound_tightens_with_draws_and_never_crosses_the_truth():
