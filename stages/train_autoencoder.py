@@ -88,16 +88,20 @@ def train_autoencoder(params: Params, run: Run) -> None:
 def _picture(path: Path, fitted: Fitted, validation: PreparedSplit, device: torch.device) -> None:
     """Validation images above their reconstructions."""
     autoencoder: Autoencoder = fitted.module
-    pixels = np.array(validation.images[:PICTURED])
+    # Evenly spaced: the first ones of a folder of classes are all of one.
+    count = len(validation.images)
+    pictured = min(PICTURED, count)
+    rows = np.arange(pictured) * count // pictured
+    pixels = np.array(validation.images[rows])
     labels = None
     if autoencoder.num_classes:
         assert validation.labels is not None
-        labels = torch.from_numpy(validation.labels[:PICTURED]).to(device)
+        labels = torch.from_numpy(validation.labels[rows]).to(device)
     latents = autoencoder.encode(from_pixels(torch.from_numpy(pixels).to(device)), labels)
     points = latents if isinstance(latents, torch.Tensor) else latents.mean
     means = autoencoder.likelihood.mean(autoencoder.decode(points, labels))
-    rows = [("original", pixels), ("rebuilt", to_pixels(means).cpu().numpy())]
-    save_png(labelled_rows(rows), path)
+    shown = [("original", pixels), ("rebuilt", to_pixels(means).cpu().numpy())]
+    save_png(labelled_rows(shown), path)
 
 
 if __name__ == "__main__":

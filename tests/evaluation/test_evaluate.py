@@ -281,7 +281,7 @@ def test_bits_are_real(line: Path) -> None:
 
 @continuous
 def test_only_codes_are_coded(line: Path) -> None:
-    with pytest.raises(ParamsError, match="must store codes"):
+    with pytest.raises(ParamsError, match="only codes are coded"):
         evaluated(line, coded_images=3)
 
 
