@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import stages.core.loopback
 import stages.core.quiet  # noqa: F401
 from stages.core.errors import LatentlineError
+from stages.core.moved_store import ARTIFACTS, follow_move
 
 if TYPE_CHECKING:
     from mlflow.tracking.client import MlflowClient
@@ -161,11 +162,13 @@ def open_experiment(client: "MlflowClient", uri: str, name: str, root: Path) -> 
     if found is None:
         # MLflow would take a folder relative to wherever the process happens to run.
         served = uri.startswith(("http", "databricks"))
-        location = None if served else (root / "mlartifacts" / name).as_uri()
+        location = None if served else (root / ARTIFACTS / name).as_uri()
         return str(client.create_experiment(name, artifact_location=location))
     if found.lifecycle_stage != "active":
         raise LatentlineError(
             f"experiment {name!r} must be active, is deleted; "
             "restore it in MLflow or set MLFLOW_EXPERIMENT_NAME to another name"
         )
+    if uri.startswith(SQLITE):
+        follow_move(Path(uri.removeprefix(SQLITE)), root, found.artifact_location)
     return str(found.experiment_id)
