@@ -5,7 +5,7 @@ nothing; `python -m stages.params` does the same for a person.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from stages.assembly.judge import JudgeConfig, JudgeOptions, build_judge
 from stages.assembly.second_stage import SecondStageParams, build_second_stage
 from stages.bottlenecks.base import LatentSpec
 from stages.coding.codable import why_not_codable
+from stages.core.artifacts import Artifact
 from stages.core.devices import Device
 from stages.core.errors import EXIT_USER_ERROR, LatentlineError, ParamsError
 from stages.core.ranks import ComputeOptions
@@ -27,15 +28,16 @@ from stages.evaluation.options import EvaluateOptions
 from stages.nn.discriminator import PatchDiscriminator
 from stages.nn.transformer_options import CausalTransformerOptions
 from stages.sampling.options import SamplingOptions
+from stages.stores.latent_format import parse_header
 from stages.tasks.adversary import AdversaryOptions
 from stages.tasks.collapse_options import CollapseOptions
 from stages.tasks.perceptual import PerceptualOptions
 from stages.training.options import TrainingOptions
 
-__all__ = ["Params", "check", "require_named_files"]
+__all__ = ["Params", "check", "require_named_files", "require_suitable_data"]
 
 _SOME_CLASSES = 1
-"""How many the data have is known once they are prepared."""
+"""How many the data have is known once they are prepared, of many sources."""
 
 
 class Params(FirstStageParams, SecondStageParams):
@@ -99,6 +101,28 @@ def require_named_files(params: Params) -> None:
             )
 
 
+def require_suitable_data(params: Params, inputs: Mapping[str, Artifact]) -> None:
+    """The data have the classes that models, and what is to be drawn, ask for.
+
+    Not part of `check`: of many sources it is known once they are prepared.
+
+    Args:
+        params: Every section.
+        inputs: What a stage reads, by type.
+
+    Raises:
+        ParamsError: Naming the field that asks for more.
+    """
+    if "prepared" in inputs:
+        num_classes = len(inputs["prepared"].about["class_names"] or [])
+    elif "latents" in inputs:
+        latents = inputs["latents"]
+        num_classes = parse_header(latents.about.get("header"), str(latents.path)).num_classes
+    else:
+        return
+    params.sampling.classes_for(_classes_drawn(params, num_classes))
+
+
 def _grid_divides(params: Params) -> None:
     params.backbone.feature_shape(params.dataset.image_shape)
 
@@ -147,9 +171,18 @@ def _likelihood_suits_the_images(params: Params) -> None:
         )
 
 
-def _latent_spec(params: Params) -> LatentSpec:
+def _latent_spec(params: Params, num_classes: int = _SOME_CLASSES) -> LatentSpec:
     features = params.backbone.feature_shape(params.dataset.image_shape)
-    return params.autoencoder.latent_spec(params.bottleneck, features, num_classes=_SOME_CLASSES)
+    return params.autoencoder.latent_spec(params.bottleneck, features, num_classes)
+
+
+def _classes_drawn(params: Params, num_classes: int) -> int:
+    """How many classes can be asked for, where the data have so many; 0: none."""
+    spec = _latent_spec(params, num_classes)
+    with torch.device("meta"):
+        first = build_first_stage(params, params.dataset.image_shape, num_classes)
+        prior = build_second_stage(params, spec, num_classes)
+    return max(first.num_classes, prior.num_classes)
 
 
 def _guidance_has_what_it_needs(params: Params) -> None:
@@ -188,6 +221,13 @@ def _settings_mean_something(params: Params) -> None:
     params.prior.check_settings(params.head, params.sampling.settings)
 
 
+def _classes_can_be_drawn(params: Params) -> None:
+    known = params.dataset.num_classes
+    drawn = _classes_drawn(params, _SOME_CLASSES if known is None else known)
+    if known is not None or drawn == 0:
+        params.sampling.classes_for(drawn)
+
+
 def _steps_to_hasten_are_there(params: Params) -> None:
     sampling = params.sampling
     for name, asked, neutral in (
@@ -199,6 +239,10 @@ def _steps_to_hasten_are_there(params: Params) -> None:
                 f"sampling.{name}: is of the steps of transformers that draw token by token; must "
                 f"be {neutral} with prior.kind {params.prior.kind!r}"
             )
+
+
+def _samples_suffice(params: Params) -> None:
+    params.evaluate.check_samples(params.sampling.count)
 
 
 def _coded_images_have_bits(params: Params) -> None:
@@ -257,9 +301,11 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _orders_become_raster_in_time,
     _sampling_suits_the_latents,
     _settings_mean_something,
+    _classes_can_be_drawn,
     _steps_to_hasten_are_there,
     _likelihood_suits_the_images,
     _weights_need_a_density,
+    _samples_suffice,
     _coded_images_have_bits,
     _adaptive_weights_need_a_graph,
     _every_process_has_a_piece,

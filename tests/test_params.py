@@ -1,13 +1,15 @@
 """Sections that do not go together are told before anything runs: a case for every rule."""
 
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
 from ruamel.yaml import YAML
 
+from stages.core.artifacts import Artifact
 from stages.core.errors import ParamsError
-from stages.params import RULES, check
+from stages.params import RULES, check, require_suitable_data
 
 KL = {"kind": "gaussian", "layout": "spatial", "channels": 4}
 DIFFUSION = {
@@ -65,6 +67,10 @@ CASES = {
         {"bottleneck": KL, "head": DIFFUSION, "sampling": {"top_k": 5}},
         "sampling.top_k: must be 0 with head.kind 'diffusion'",
     ),
+    "_classes_can_be_drawn": (
+        {"sampling": {"classes": [3, 10]}},
+        r"sampling.classes: must be classes from 0 to 9; got \[10\]",
+    ),
     "_steps_to_hasten_are_there": (
         {"prior": {"kind": "uniform"}, "sampling": {"compile": True}},
         "sampling.compile: .* prior.kind 'uniform'",
@@ -76,6 +82,10 @@ CASES = {
     "_weights_need_a_density": (
         {"bottleneck": KL, "head": DIFFUSION, "evaluate": {"iwae_prior_draws": 4}},
         "iwae_prior_draws: must be 0",
+    ),
+    "_samples_suffice": (
+        {"sampling": {"count": 3}},
+        "sampling.count: must be at least 4, for distances between sets; got 3",
     ),
     "_coded_images_have_bits": (
         {"evaluate": {"coded_images": 4}},
@@ -136,6 +146,97 @@ def test_an_adversary_is_held_against_the_images(defaults):
     with pytest.raises(ParamsError, match=message):
         check(changed(defaults, {"adversary": {"weight": 0.5}}), source="params.yaml")
     check(changed(defaults, {"adversary": {"weight": 0.5, "layers": 1}}), source="params.yaml")
+
+
+UNSEEN = {
+    "kind": "image_folder",
+    "watch": "images",
+    "validation_fraction": 0.1,
+    "test_fraction": 0.1,
+    "path": "images",
+    "resolution": 8,
+    "channels": 1,
+    "filter": "lanczos",
+    "background": "white",
+    "on_bad_file": "fail",
+}
+CONDITIONAL = {
+    "autoencoder": {"kind": "conditional", "blocks": 1},
+    "bottleneck": KL,
+    "prior": {"kind": "standard_normal"},
+}
+
+
+def artifact(type, about):
+    return {type: Artifact(Path("data") / type, type, "", {}, about)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampling": {"classes": [0, 4]}}, r"classes: must be classes from 0 to 3; got \[4\]"),
+        ({"sampling": {"classes": [3, 3]}}, None),
+        ({"sampling": {"guidance": 2.0}}, None),
+        ({"sampling": {"rejection_tries": 2}}, None),
+        (CONDITIONAL | {"sampling": {"classes": [4]}}, "must be classes from 0 to 3"),
+    ],
+)
+def test_what_is_drawn_is_held_against_the_classes_that_were_found(defaults, changes, message):
+    params = check(changed(defaults, changes | {"dataset": UNSEEN}), source="params.yaml")
+    header = {
+        "format": "latentline latents",
+        "version": 1,
+        "kind": "codes",
+        "num_codes": 64,
+        "channels": 0,
+        "grid_height": 4,
+        "grid_width": 4,
+        "scale": 1.0,
+        "deterministic": False,
+        "precision": "float32",
+        "views": ["identity"],
+        "num_classes": 4,
+        "class_names": None,
+        "autoencoder": "a" * 64,
+        "prepared": "b" * 64,
+        "first_stage": {},
+    }
+    require_suitable_data(params, {})
+    for inputs in (
+        artifact("prepared", {"class_names": ["ant", "bee", "cat", "dog"]}),
+        artifact("latents", {"header": header}),
+    ):
+        if message is None:
+            require_suitable_data(params, inputs)
+        else:
+            with pytest.raises(ParamsError, match=message):
+                require_suitable_data(params, inputs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampling": {"classes": [0]}}, r"sampling.classes: must be \[\] .* got \[0\]"),
+        ({"sampling": {"guidance": 2.0}}, "sampling.guidance: must be 1 .*; got 2.0"),
+        ({"sampling": {"rejection_tries": 2}}, "sampling.rejection_tries: must be 1 .*; got 2"),
+        (CONDITIONAL, "autoencoder.kind: 'conditional' learns images given their class"),
+        ({}, None),
+    ],
+)
+def test_data_without_classes_are_refused_what_needs_some(defaults, changes, message):
+    params = check(changed(defaults, changes | {"dataset": UNSEEN}), source="params.yaml")
+    inputs = artifact("prepared", {"class_names": None})
+    if message is None:
+        require_suitable_data(params, inputs)
+        return
+    with pytest.raises(ParamsError, match=message):
+        require_suitable_data(params, inputs)
+
+
+def test_a_prior_that_never_knows_classes_is_told_before_the_data_are(defaults):
+    changes = {"dataset": UNSEEN, "prior": {"kind": "uniform"}, "sampling": {"classes": [0]}}
+    with pytest.raises(ParamsError, match=r"sampling.classes: must be \[\] for a prior without"):
+        check(changed(defaults, changes), source="params.yaml")
 
 
 def test_models_that_are_tried_take_no_memory_and_no_random_numbers(defaults):

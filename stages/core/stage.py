@@ -169,9 +169,11 @@ def _run(
     # and not by import: the check can only refuse, never change a byte, so the code of the later
     # sections is no dependency of this stage.
     whole = importlib.import_module("stages.params")
-    whole.require_named_files(whole.check(raw, source=str(PARAMS_PATH)))
+    checked = whole.check(raw, source=str(PARAMS_PATH))
+    whole.require_named_files(checked)
     paths = inputs(params) if callable(inputs) else inputs
     opened = {type: open_artifact(path, type) for type, path in paths.items()}
+    whole.require_suitable_data(checked, opened)
     key = _key(stage, params, opened, digest_of(code), grows)
     unedited = partial(require_unedited, stage, params_type, params, opened, code)
     compute: ComputeOptions | None = getattr(params, "compute", None)

@@ -53,6 +53,11 @@ class DatasetOptions(MemberOptions):
         """Shape of the images the source will give with these options."""
         raise NotImplementedError
 
+    @property
+    def num_classes(self) -> int | None:
+        """Classes the source will give; None where that is known once it was read."""
+        return None
+
 
 def images_per_block(shape: ImageShape) -> int:
     """How many images of a shape a source should hand over at once: about 8 MiB of them."""

@@ -42,6 +42,11 @@ class Cifar10Options(DatasetOptions):
         """Three channels of 32x32."""
         return ImageShape(3, 32, 32)
 
+    @property
+    def num_classes(self) -> int:
+        """Ten."""
+        return 10
+
 
 class Cifar10(ImageSource):
     """CIFAR-10 in its official order and split, one of its six files at a time."""

@@ -28,6 +28,11 @@ class DigitsOptions(DatasetOptions):
         """One channel of 8x8."""
         return ImageShape(1, 8, 8)
 
+    @property
+    def num_classes(self) -> int:
+        """Ten."""
+        return 10
+
 
 class Digits(ImageSource):
     """scikit-learn's digits in its order, without an official test split."""

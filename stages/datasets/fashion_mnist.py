@@ -39,6 +39,11 @@ class FashionMnistOptions(DatasetOptions):
         """One channel of `resolution` x `resolution`."""
         return ImageShape(1, self.resolution, self.resolution)
 
+    @property
+    def num_classes(self) -> int:
+        """Ten."""
+        return 10
+
 
 class FashionMnist(ImageSource):
     """Fashion-MNIST in its official order and split."""

@@ -78,6 +78,11 @@ class ShapesOptions(DatasetOptions):
         return ImageShape(self.channels, self.resolution, self.resolution)
 
     @property
+    def num_classes(self) -> int:
+        """One for each shape."""
+        return len(SHAPES)
+
+    @property
     def levels(self) -> tuple[int, ...]:
         """Number of values of shape, scale, orientation, x, y and hue."""
         return (len(SHAPES), self.scales, self.orientations, self.columns, self.rows, self.hues)

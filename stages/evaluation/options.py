@@ -4,11 +4,15 @@ from typing import Any
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
+from stages.core.errors import ParamsError
 from stages.core.sections import Section, validate
 from stages.extractors.base import ExtractorOptions
 from stages.metrics.pair import LEAST_IMAGES, DistanceOptions
 
 __all__ = ["EvaluateOptions"]
+
+_LEAST_POINTS = 3
+"""With fewer there is no telling how well a line through them holds."""
 
 
 class EvaluateOptions(Section):
@@ -65,14 +69,55 @@ class EvaluateOptions(Section):
             )
         return read
 
+    @field_validator("distances")
+    @classmethod
+    def _enough_points_for_a_line(cls, value: DistanceOptions) -> DistanceOptions:
+        if 0 < value.infinity_points < _LEAST_POINTS:
+            raise ValueError(
+                f"infinity_points must be 0 (none) or at least {_LEAST_POINTS}, to draw a line "
+                f"through distances; got {value.infinity_points}"
+            )
+        return value
+
     @model_validator(mode="after")
     def _looks_at_sets(self) -> "EvaluateOptions":
-        if 0 < self.max_images < LEAST_IMAGES:
+        density = self.distances.density_neighbours
+        of_reference = {f"evaluate.distances.density_neighbours {density}": density + 1}
+        least, why = _largest(self._least_of_both | of_reference)
+        if 0 < self.max_images < least:
             raise ValueError(
-                f"max_images must be 0 (all) or at least {LEAST_IMAGES}, for distances between "
-                f"sets; got {self.max_images}"
+                f"max_images must be 0 (all) or at least {least}, for {why}; got {self.max_images}"
             )
         return self
+
+    def check_samples(self, count: int) -> None:
+        """Refuse fewer samples than the distances ask for.
+
+        Args:
+            count: How many there will be.
+
+        Raises:
+            ParamsError: Naming what asks for more.
+        """
+        least, why = _largest(self._least_of_both)
+        if count < least:
+            raise ParamsError(f"sampling.count: must be at least {least}, for {why}; got {count}")
+
+    @property
+    def _least_of_both(self) -> dict[str, int]:
+        """Images that samples and reference must have alike: what asks -> how many."""
+        block, precision = self.distances.kernel_block, self.distances.precision_neighbours
+        return {
+            "distances between sets": LEAST_IMAGES,
+            f"two blocks of evaluate.distances.kernel_block {block}": 2 * block,
+            f"evaluate.distances.precision_neighbours {precision}": precision + 1,
+        }
+
+
+def _largest(least: dict[str, int]) -> tuple[int, str]:
+    """The most that anything asks for, and what does."""
+    why = max(least, key=lambda name: least[name])
+    return least[why], why
 
 
 def _network(value: Any) -> ExtractorOptions:

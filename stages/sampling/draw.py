@@ -21,7 +21,6 @@ import torch
 from jaxtyping import Bool, Float, Int, Num, UInt8
 from torch import Tensor
 
-from stages.core.errors import ParamsError
 from stages.core.randomness import numpy_stream
 from stages.core.shapes import Labels, Pixels
 from stages.nn.cuda_graph import Replayed
@@ -92,8 +91,9 @@ class Sampler:
         opinion: Of the judge; needed where the options reject.
 
     Raises:
-        ParamsError: If the options ask for classes or guidance that the prior does not have, or for
-            a variance that its latents do not have, or to compile and there is no compiler.
+        ParamsError: If the options ask for classes, guidance or rejection that the prior does not
+            have, or for a variance that its latents do not have, or to compile and there is no
+            compiler.
     """
 
     def __init__(
@@ -109,11 +109,6 @@ class Sampler:
         self.opinion = opinion
         options.check_latents(prior.spec.kind)
         self.classes = options.classes_for(max(prior.num_classes, num_classes))
-        if options.rejects and not self.classes:
-            raise ParamsError(
-                "sampling.rejection_tries: must be 1 without classes: there is none whose "
-                f"probability could be judged; got {options.rejection_tries}"
-            )
         assert opinion is not None or not options.rejects
         self.walker = with_steps(prior, options.steps, device)
         # Groups are all of one size, so that on a GPU one graph does for all but the first.

@@ -19,6 +19,7 @@ LEAST_TEMPERATURE, LARGEST_TEMPERATURE = 1e-6, 1e6
 beyond the largest guidance, float32 overflows and there is no distribution to draw from."""
 LARGEST_GUIDANCE = 1e4
 
+Label = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Temperature = Annotated[float, Field(ge=LEAST_TEMPERATURE, le=LARGEST_TEMPERATURE)]
 
@@ -30,7 +31,7 @@ class SamplingOptions(Section):
     """Images."""
     seed: Seed
     """Image i depends on this and on i, and on no other number of the section but how to draw."""
-    classes: list[int]
+    classes: list[Label]
     """Classes to draw, in turn: image i is of class classes[i mod length]; []: all of them."""
     temperature: Temperature
     """Of the choice of a code or of a mixture component; below 1: safer and less diverse; 1: the
@@ -137,10 +138,14 @@ class SamplingOptions(Section):
             )
 
     def classes_for(self, num_classes: int) -> list[int]:
-        """The classes to go through in turn; none for a prior without classes.
+        """The classes to go through in turn; none where there are no classes.
+
+        Args:
+            num_classes: Classes that can be asked for; 0: none.
 
         Raises:
-            ParamsError: If a class does not exist, or guidance is asked for without classes.
+            ParamsError: If a class does not exist, or what only classes make possible is asked for
+                without them.
         """
         if num_classes == 0 and self.classes:
             raise ParamsError(
@@ -150,7 +155,12 @@ class SamplingOptions(Section):
             raise ParamsError(
                 f"sampling.guidance: must be 1 for a prior without classes; got {self.guidance}"
             )
-        unknown = [label for label in self.classes if not 0 <= label < num_classes]
+        if num_classes == 0 and self.rejects:
+            raise ParamsError(
+                "sampling.rejection_tries: must be 1 without classes: there is none whose "
+                f"probability could be judged; got {self.rejection_tries}"
+            )
+        unknown = [label for label in self.classes if label >= num_classes]
         if unknown:
             raise ParamsError(
                 f"sampling.classes: must be classes from 0 to {num_classes - 1}; got {unknown}"

@@ -103,6 +103,20 @@ def test_a_mistake_in_a_later_section_stops_the_stage_before_it_starts(workspace
     assert "sampling.temperature: Input should be greater than" in capsys.readouterr().err
 
 
+def test_what_the_data_cannot_show_stops_the_stage_that_first_reads_them(workspace, capsys):
+    path = workspace / "params.yaml"
+    path.write_text(path.read_text().replace("rejection_tries: 1 ", "rejection_tries: 2 "))
+    (workspace / "data").mkdir()
+    with new_artifact(workspace / "data/prepared", "prepared", {"class_names": None}):
+        pass
+    inputs = {"prepared": workspace / "data/prepared"}
+    with pytest.raises(SystemExit) as ended:
+        run_stage("toy", Params, lambda params, run: pytest.fail("must not run"), inputs)
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("toy: sampling.rejection_tries: must be 1 without classes")
+
+
 @pytest.mark.parametrize(
     ("section", "old", "new", "message"),
     [

@@ -75,6 +75,7 @@ def test_blocks_have_the_promised_shape_and_labels(options: DatasetOptions) -> N
     blocks, source = read(options)
     names = source.class_names()
     assert names and len(set(names)) == len(names)
+    assert options.num_classes in (None, len(names))
     assert isinstance(options.image_shape, ImageShape)
     for block in blocks:
         assert block.images.dtype == np.uint8

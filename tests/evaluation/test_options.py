@@ -7,15 +7,59 @@ from stages.core.sections import read_yaml
 from stages.params import check, require_named_files
 
 
-@pytest.mark.parametrize(("count", "enough"), [(0, True), (1, False), (3, False), (4, True)])
-def test_images_are_all_or_enough_for_a_distance(project, count, enough):
-    raw = read_yaml(project / "params.yaml")
-    raw["evaluate"]["max_images"] = count
-    if enough:
+@pytest.fixture
+def raw(project):
+    return read_yaml(project / "params.yaml")
+
+
+# A kernel distance takes 4 images of a set, a ball to the k-th neighbour k + 1, and a standard
+# error over blocks two of them.
+@pytest.mark.parametrize(
+    ("changes", "least", "why"),
+    [
+        ({"precision_neighbours": 1, "density_neighbours": 1}, 4, "distances between sets"),
+        ({"precision_neighbours": 7}, 8, "precision_neighbours 7"),
+        ({"density_neighbours": 9}, 10, "density_neighbours 9"),
+        ({"kernel_block": 6}, 12, "two blocks of evaluate.distances.kernel_block 6"),
+    ],
+)
+def test_images_are_all_or_enough_for_what_is_asked_of_them(raw, changes, least, why):
+    raw["evaluate"]["distances"] |= changes
+    for count in (0, least):
+        raw["evaluate"]["max_images"] = count
         assert check(raw, source="p").evaluate.max_images == count
-        return
-    with pytest.raises(ParamsError, match=f"max_images must be 0 .* at least 4.*; got {count}"):
+    raw["evaluate"]["max_images"] = least - 1
+    message = rf"max_images must be 0 \(all\) or at least {least}, for .*{why}; got {least - 1}"
+    with pytest.raises(ParamsError, match=message):
         check(raw, source="p")
+
+
+@pytest.mark.parametrize(
+    ("changes", "least"),
+    [
+        ({}, 4),
+        ({"precision_neighbours": 7}, 8),
+        ({"density_neighbours": 9}, 4),
+        ({"kernel_block": 6}, 12),
+    ],
+)
+def test_samples_are_enough_for_what_is_asked_of_them(raw, changes, least):
+    raw["evaluate"]["distances"] |= changes
+    raw["sampling"]["count"] = least
+    check(raw, source="p")
+    raw["sampling"]["count"] = least - 1
+    with pytest.raises(ParamsError, match=f"sampling.count: must be at least {least}, for "):
+        check(raw, source="p")
+
+
+def test_a_line_is_drawn_through_points_that_can_miss_it(raw):
+    for points in (0, 3):
+        raw["evaluate"]["distances"]["infinity_points"] = points
+        check(raw, source="p")
+    for points in (1, 2):
+        raw["evaluate"]["distances"]["infinity_points"] = points
+        with pytest.raises(ParamsError, match=f"infinity_points must be 0 .* 3.*; got {points}"):
+            check(raw, source="p")
 
 
 PIXELS = {"kind": "discretized_logistic", "num_mixtures": 2, "channels": "independent"}

@@ -54,6 +54,7 @@ def test_every_setting_reaches_the_prior(section):
         ({"variance_temperature": 1e-30}, "variance_temperature: Input should be greater than"),
         ({"guidance": 1e308}, "guidance: Input should be less than or equal to 10000"),
         ({"guidance_schedule": "sine"}, "guidance_schedule: Input should be 'constant', 'linear'"),
+        ({"classes": [0, -1]}, "classes.1: Input should be greater than or equal to 0; got -1"),
         ({"rejection_tries": 0}, "rejection_tries: Input should be greater than 0"),
     ],
 )
