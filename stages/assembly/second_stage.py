@@ -16,7 +16,14 @@ from typing import Any
 import torch
 
 from stages.bottlenecks.base import LatentSpec
-from stages.core.artifacts import Artifact, open_artifact, read_weights, write_json, write_weights
+from stages.core.artifacts import (
+    Artifact,
+    open_artifact,
+    read_weights,
+    reading,
+    write_json,
+    write_weights,
+)
 from stages.core.errors import ArtifactError, LatentlineError
 from stages.core.sections import Section, load_member, parse_params
 from stages.heads.base import HeadOptions
@@ -110,8 +117,8 @@ def load_second_stage(path: Path, device: torch.device) -> SecondStage:
         ArtifactError: If it is missing, damaged, or of a form this version does not know.
     """
     artifact = open_artifact(path, "prior")
-    config_path = artifact.verified(_CONFIG)
-    config = json.loads(config_path.read_text(encoding="utf-8"))
+    with reading(artifact, _CONFIG) as config_path:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
     try:
         params = parse_params(
             SecondStageParams, config["sections"], source=str(config_path), strict=True

@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stages.core.alone import alone_at
-from stages.core.errors import ArtifactError
+from stages.core.errors import ArtifactError, LatentlineError
 from stages.core.remote_files import RemoteCache, list_remote
 
 __all__ = [
@@ -30,12 +32,26 @@ __all__ = [
     "new_artifact",
     "open_artifact",
     "open_remote_artifact",
+    "read_array",
     "read_weights",
+    "reading",
     "write_json",
     "write_weights",
 ]
 
 MANIFEST = "manifest.json"
+
+_UNREADABLE = (
+    ValueError,
+    LookupError,
+    EOFError,
+    OverflowError,
+    NotImplementedError,
+    RecursionError,
+    TokenError,
+    OSError,
+)
+"""What readers of JSON, .npy and Parquet raise where a file is not what they read."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +224,48 @@ def _opened(
             came = "is missing" if size is None else f"has {size}"
             raise ArtifactError(f"{path / name}: must have {wanted} bytes, {came}; {_mend(path)}")
     return Artifact(path, type, hashlib.sha256(text).hexdigest(), files, about)
+
+
+@contextmanager
+def reading(artifact: Artifact, name: str) -> Iterator[Path]:
+    """The path of a file to be read within, after its bytes were verified.
+
+    A manifest can vouch for bytes that are no such file: what their reader then raises within is
+    told as damage.
+
+    Raises:
+        ArtifactError: If the file is missing or damaged, or cannot be read.
+    """
+    path = artifact.verified(name)
+    try:
+        yield path
+    except LatentlineError:
+        raise
+    except _UNREADABLE as error:
+        # With a number it is the system that refuses; Arrow tells of damage without one.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ArtifactError(f"{path}: cannot be read ({reason}); {_mend(artifact.path)}") from None
+
+
+def read_array(artifact: Artifact, name: str, *, mapped: bool = False) -> np.ndarray:
+    """Read an .npy file from an artifact after verifying its bytes.
+
+    Args:
+        artifact: Whose file.
+        name: Its path within.
+        mapped: As a read-only memory map.
+
+    Raises:
+        ArtifactError: If the file is damaged or not .npy.
+    """
+    # Not `numpy.load`, which takes what it does not know for a pickle.
+    with reading(artifact, name) as path:
+        if mapped:
+            return np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Chart
 
-from stages.core.artifacts import Artifact
+from stages.core.artifacts import Artifact, reading
 from stages.metrics.memorisation import CLOSEST, Memorisation
 
 __all__ = ["draw_curves", "draw_distances", "draw_profile"]
@@ -85,7 +85,8 @@ def draw_curves(path: Path, artifact: Artifact, columns: dict[str, str], what: s
     """
     if "history.csv" not in artifact.files:
         return None
-    table = pd.read_csv(artifact.verified("history.csv"))
+    with reading(artifact, "history.csv") as path:
+        table = pd.read_csv(path)
     # A single point is no curve: a prior that learns nothing has its loss once.
     there = {
         name: label

@@ -13,7 +13,7 @@ import torch
 from stages.assembly.first_stage import FirstStage, load_first_stage
 from stages.assembly.judge import Judge, load_judge
 from stages.assembly.second_stage import SecondStage, load_second_stage
-from stages.core.artifacts import Artifact
+from stages.core.artifacts import Artifact, read_array, reading
 from stages.core.errors import ArtifactError
 from stages.core.stage import Run
 from stages.stores.latents import LatentDataset, open_latents
@@ -83,9 +83,14 @@ def open_line(run: Run, device: torch.device) -> Line:
 
 
 def open_samples(artifact: Artifact) -> Samples:
-    """Open the samples, memory-mapped, after verifying their bytes."""
-    images = np.load(artifact.verified("images.npy"), mmap_mode="r")
-    table = pd.read_parquet(artifact.verified("samples.parquet"))
+    """Open the samples, memory-mapped, after verifying their bytes.
+
+    Raises:
+        ArtifactError: If a file is damaged or cannot be read.
+    """
+    images = read_array(artifact, "images.npy", mapped=True)
+    with reading(artifact, "samples.parquet") as path:
+        table = pd.read_parquet(path)
     labels = table["label"].to_numpy(np.int64) if "label" in table else None
     return Samples(artifact, images, labels)
 

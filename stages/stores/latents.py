@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stages.bottlenecks.base import LatentSpec
-from stages.core.artifacts import Artifact, open_artifact, open_remote_artifact
+from stages.core.artifacts import Artifact, open_artifact, open_remote_artifact, reading
 from stages.core.devices import sent_to
 from stages.core.errors import ArtifactError
 from stages.core.journal import project_root
@@ -229,7 +229,8 @@ class LatentDataset:
 
     def _blocks(self, name: str) -> Iterator[Rows]:
         for shard in self.about_split(name)["shards"]:
-            yield from read_shard(self.artifact.verified(shard), self.header)
+            with reading(self.artifact, shard) as path:
+                yield from read_shard(path, self.header)
 
     def _shapes(self, name: str) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
         rows = self.about_split(name)["rows"]

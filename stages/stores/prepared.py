@@ -20,7 +20,7 @@ import pyarrow
 from jaxtyping import Int64, UInt8
 from pyarrow import parquet
 
-from stages.core.artifacts import Artifact, open_artifact
+from stages.core.artifacts import Artifact, open_artifact, read_array, reading
 from stages.core.errors import ArtifactError
 from stages.core.shapes import ImageShape
 
@@ -63,9 +63,9 @@ class Prepared:
         """Open `train`, `validation` or `test` after verifying the bytes of its files.
 
         Raises:
-            ArtifactError: If a file is damaged.
+            ArtifactError: If a file is damaged or cannot be read.
         """
-        images = np.load(self.artifact.verified(f"{name}/images.npy"), mmap_mode="r")
+        images = read_array(self.artifact, f"{name}/images.npy", mapped=True)
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
             raise ArtifactError(
                 f"{self.artifact.path}/{name}/images.npy: must hold uint8 images of shape "
@@ -74,9 +74,10 @@ class Prepared:
             )
         labels = factors = None
         if f"{name}/labels.npy" in self.artifact.files:
-            labels = np.load(self.artifact.verified(f"{name}/labels.npy"))
+            labels = read_array(self.artifact, f"{name}/labels.npy")
         if f"{name}/factors.parquet" in self.artifact.files:
-            factors = pandas.read_parquet(self.artifact.verified(f"{name}/factors.parquet"))
+            with reading(self.artifact, f"{name}/factors.parquet") as path:
+                factors = pandas.read_parquet(path)
         return PreparedSplit(images, labels, factors)
 
 

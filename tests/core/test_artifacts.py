@@ -5,12 +5,20 @@ import json
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
 
-from stages.core.artifacts import new_artifact, open_artifact, read_weights, write_weights
-from stages.core.errors import ArtifactError
+from stages.core.artifacts import (
+    new_artifact,
+    open_artifact,
+    read_array,
+    read_weights,
+    reading,
+    write_weights,
+)
+from stages.core.errors import ArtifactError, DataError
 
 
 def write(path, value=1.0, about=None):
@@ -107,6 +115,60 @@ def test_truncated_and_flipped(tmp_path):
     path.unlink()
     with pytest.raises(ArtifactError, match="is missing"):
         open_artifact(tmp_path / "a", "toy")
+
+
+def whole_array(tmp_path):
+    np.save(tmp_path / "whole.npy", np.arange(60).reshape(3, 20))
+    return (tmp_path / "whole.npy").read_bytes()
+
+
+def vouched_for(tmp_path, content):
+    with new_artifact(tmp_path / "a", "toy", {}) as folder:
+        (folder / "array.npy").write_bytes(content)
+    return open_artifact(tmp_path / "a", "toy")
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_arrays_are_read_as_they_were_written(tmp_path, mapped):
+    found = read_array(vouched_for(tmp_path, whole_array(tmp_path)), "array.npy", mapped=mapped)
+    np.testing.assert_array_equal(found, np.arange(60).reshape(3, 20))
+    assert isinstance(found, np.memmap) == mapped and found.flags.writeable != mapped
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("kind", ["empty", "garbage", "cut", "head alone", "torn head", "pickle"])
+def test_an_array_that_the_manifest_vouches_for_is_unreadable_all_the_same(tmp_path, kind, mapped):
+    whole = whole_array(tmp_path)
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    contents = {
+        "empty": b"",
+        "garbage": b"\x80garbage" * 40,
+        "cut": whole[:-9],
+        "head alone": whole[:100],
+        "torn head": whole.replace(b"}", b" "),
+        "pickle": (tmp_path / "objects.npy").read_bytes(),
+    }
+    artifact = vouched_for(tmp_path, contents[kind])
+    with pytest.raises(ArtifactError, match=r"a/array\.npy: cannot be read \(.*\); .*dvc") as told:
+        read_array(artifact, "array.npy", mapped=mapped)
+    assert "pickle.load" not in str(told.value)
+
+
+def test_only_what_a_reader_says_of_its_file_is_damage(tmp_path):
+    artifact = vouched_for(tmp_path, b"")
+    full, own = OSError(errno.ENOSPC, "full"), DataError("mine")
+    for error in (full, own, AssertionError()):
+        with pytest.raises(type(error)) as raised, reading(artifact, "array.npy"):
+            raise error
+        assert raised.value is error
+    # As Arrow tells of a broken footer.
+    with pytest.raises(ArtifactError, match="cannot be read"), reading(artifact, "array.npy"):
+        raise OSError("Couldn't deserialize thrift")
+    with (
+        pytest.raises(ArtifactError, match="missing from the toy"),
+        reading(artifact, "other.npy"),
+    ):
+        pytest.fail("must not be read")
 
 
 def test_a_full_disk_is_told_as_the_system_tells_it(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from stages.core.sections import parse_params
 from stages.evaluate import INPUTS, Params, evaluate
 from stages.evaluation import pictures
 from stages.evaluation.judgement import judge_line
-from stages.evaluation.line import open_line
+from stages.evaluation.line import open_line, open_samples
 from stages.evaluation.options import EvaluateOptions
 from stages.extractors.resnet56_cifar10 import (
     ResNet56,
@@ -354,6 +354,18 @@ def test_a_sample_copied_from_training_is_found_and_shown(
     [_, _, neighbours] = drawn
     sample, nearest, *_ = neighbours[0][1]
     assert (sample == images[copied]).all() and (nearest == sample).all()
+
+
+@codes
+@pytest.mark.parametrize("name", ["images.npy", "samples.parquet"])
+def test_samples_that_cannot_be_read_are_told(line: Path, name: str) -> None:
+    whole = line / "data/samples"
+    with new_artifact(line / "broken", "samples", {}) as building:
+        for file in ("images.npy", "samples.parquet"):
+            shutil.copy(whole / file, building)
+        (building / name).write_bytes(b"garbage")
+    with pytest.raises(ArtifactError, match=rf"{name}: cannot be read \(.*dvc"):
+        open_samples(open_artifact(line / "broken", "samples"))
 
 
 @codes

@@ -1,6 +1,7 @@
 """The latent data set: what is written is what anyone reads; damage and strangers are named."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import get_args
 
@@ -210,6 +211,25 @@ def test_a_truncated_file_is_named(tmp_path):
     damaged.write_bytes(damaged.read_bytes()[:-7])
     with pytest.raises(ArtifactError, match=r"train-00002-of-00003\.parquet: must have"):
         open_latents(path)
+
+
+@pytest.mark.parametrize("in_memory_bytes", [0, 2**30])
+@pytest.mark.parametrize("kind", ["garbage", "empty", "other columns"])
+def test_a_file_that_cannot_be_read_is_told_though_the_manifest_vouches_for_it(
+    tmp_path, kind, in_memory_bytes
+):
+    path, *_ = written(tmp_path, **CODES)
+    about = open_latents(path).artifact.about
+    name = "train-00001-of-00003.parquet"
+    with new_artifact(tmp_path / "other", "latents", about) as folder:
+        shutil.copytree(path, folder, dirs_exist_ok=True)
+        (folder / "manifest.json").unlink()
+        (folder / name).write_bytes(b"garbage" * (kind == "garbage"))
+        if kind == "other columns":
+            pandas.DataFrame({"index": [0]}).to_parquet(folder / name)
+    dataset = open_latents(tmp_path / "other", in_memory_bytes, tmp_path / "scratch")
+    with pytest.raises(ArtifactError, match=rf"{name}: cannot be read \(.*dvc"):
+        dataset.split("train")
 
 
 @pytest.mark.parametrize(

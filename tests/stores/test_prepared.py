@@ -1,5 +1,6 @@
 """Prepared images are read as written, without being loaded, and only if undamaged."""
 
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -88,6 +89,22 @@ def test_damage_is_told(tmp_path: Path) -> None:
     path.write_bytes(content[:-1])
     with pytest.raises(ArtifactError, match=r"images\.npy: must have .* bytes"):
         open_prepared(tmp_path / "prepared")
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "factors.parquet"])
+def test_a_file_that_cannot_be_read_is_told_though_the_manifest_vouches_for_it(
+    tmp_path: Path, name: str
+) -> None:
+    write(tmp_path / "whole", [4])
+    about = open_prepared(tmp_path / "whole").artifact.about
+    with new_artifact(tmp_path / "prepared", "prepared", about) as folder:
+        shutil.copytree(tmp_path / "whole", folder, dirs_exist_ok=True)
+        (folder / "manifest.json").unlink()
+        (folder / "train" / name).write_bytes(b"garbage")
+    prepared = open_prepared(tmp_path / "prepared")
+    prepared.split("test")
+    with pytest.raises(ArtifactError, match=rf"train/{name}: cannot be read \(.*dvc"):
+        prepared.split("train")
 
 
 def test_writing_does_not_hold_the_set_in_memory(tmp_path: Path) -> None:
