@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stages.comparing.differences import best, differences
 from stages.comparing.page import write_page
@@ -24,6 +25,9 @@ from stages.core.errors import EXIT_USER_ERROR, LatentlineError
 from stages.metrics.figure import Figure
 
 __all__ = ["main"]
+
+_NO_WIDTH = 100_000
+"""Columns of what is no terminal: no row is as wide."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show(runs: list[Judged]) -> list[str]:
     """Print the table; returns the warnings, which stand below it."""
-    table = Table("figure", *(run.name for run in runs), "unit")
+    table = Table()
+    for name in ("figure", *(run.name for run in runs), "unit"):
+        # As text, for a name may hold what Rich takes for a style; folded, for names of figures
+        # differ at their ends.
+        table.add_column(Text(name), overflow="fold")
     names = list(dict.fromkeys(name for run in runs for name in run.figures))
     warnings: list[str] = []
     for name in names:
@@ -60,8 +68,9 @@ def show(runs: list[Judged]) -> list[str]:
         ]
         lines = unlike(name, runs)
         warnings += lines
-        table.add_row(f"{name} (!)" if lines else name, *cells, here[0].unit)
-    console = Console()
+        row = (f"{name} (!)" if lines else name, *cells, here[0].unit)
+        table.add_row(*map(Text, row))
+    console = Console(width=None if sys.stdout.isatty() else _NO_WIDTH)
     console.print(table)
     console.print("* best: protocols agree and intervals do not overlap")
     for line in compared(runs):
@@ -96,7 +105,7 @@ def compared(runs: list[Judged]) -> list[str]:
 def _cell(figure: Figure, is_best: bool) -> str:
     span = ""
     if figure.interval is not None:
-        span = f" \\[{figure.interval[0]:.4g}, {figure.interval[1]:.4g}]"
+        span = f" [{figure.interval[0]:.4g}, {figure.interval[1]:.4g}]"
     return f"{'* ' if is_best else ''}{figure.value:.4g}{span}  N {figure.n}"
 
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from stages.compare_figures import main
@@ -32,12 +31,7 @@ def run(folder: Path, found: dict[str, Figure], width: int | None = None) -> str
     return str(folder)
 
 
-@pytest.fixture
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "300")
-
-
-def test_alike_runs_are_compared_without_a_warning(tmp_path, capsys, wide) -> None:
+def test_alike_runs_are_compared_without_a_warning(tmp_path, capsys) -> None:
     first, second = run(tmp_path / "a", figures(1.0)), run(tmp_path / "b", figures(2.0))
     assert main([f"old={first}", f"new={second}/figures.json", "--strict"]) == 0
     shown = capsys.readouterr().out
@@ -47,7 +41,7 @@ def test_alike_runs_are_compared_without_a_warning(tmp_path, capsys, wide) -> No
     assert shown.count("* ") == 2, "one best figure, and what the star means"
 
 
-def test_an_unlike_protocol_is_named_and_strict_refuses_it(tmp_path, capsys, wide) -> None:
+def test_an_unlike_protocol_is_named_and_strict_refuses_it(tmp_path, capsys) -> None:
     other = figures(2.0)
     other["mse"] = replace(other["mse"], n=9, protocol=other["mse"].protocol.also(resize="area"))
     other["code_usage"] = replace(
@@ -64,12 +58,55 @@ def test_an_unlike_protocol_is_named_and_strict_refuses_it(tmp_path, capsys, wid
     assert main([f"old={first}", f"new={second}", "--strict"]) == 1
 
 
-def test_a_figure_of_one_run_only_is_shown(tmp_path, capsys, wide) -> None:
+def test_a_figure_of_one_run_only_is_shown(tmp_path, capsys) -> None:
     found = figures(1.0)
     del found["code_usage"]
     first, second = run(tmp_path / "a", found), run(tmp_path / "b", figures(1.0))
     assert main([f"old={first}", f"new={second}"]) == 0
     assert re.search(r"code_usage\s*│\s*-\s*│", capsys.readouterr().out)
+
+
+def many_runs(folder: Path) -> tuple[list[str], list[str]]:
+    """Figures whose names differ at their ends, of more runs than fit on a screen; the names."""
+    one = figures(1.0)["mse"]
+    names = [f"frechet_classifier{end}" for end in ("", "_floor", "_infinity", "_infinity_floor")]
+    found = {name: replace(one, name=name) for name in names}
+    return [f"run{i}={run(folder / f'run{i}', found)}" for i in range(6)], names
+
+
+def cells(shown: str, column: int) -> list[str]:
+    rows = [line.split("│") for line in shown.splitlines() if line.count("│") > column + 1]
+    return [row[column + 1].strip() for row in rows]
+
+
+def test_in_a_pipe_nothing_is_cut_or_folded(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    runs, names = many_runs(tmp_path)
+    assert main(runs) == 0
+    shown = capsys.readouterr().out
+    assert cells(shown, 0) == names
+    assert cells(shown, 6) == ["1 [0.9, 1.1]  N 17"] * len(names)
+
+
+def test_on_a_narrow_terminal_names_are_folded_and_not_cut(tmp_path, capsys, monkeypatch) -> None:
+    runs, names = many_runs(tmp_path)
+    # A dumb one has 80 columns and no colours.
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert main(runs) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "".join(cells(shown, 0)) == "".join(names)
+    assert "".join(cells(shown, 1)).replace(" ", "") == "1[0.9,1.1]N17" * len(names)
+
+
+def test_names_are_shown_as_they_are(tmp_path, capsys) -> None:
+    found = figures(1.0)
+    found["mse"] = replace(found["mse"], unit="intensity [bold]")
+    first = run(tmp_path / "a", found)
+    assert main([f"x[/red]={first}", f"[red]y={first}"]) == 0
+    shown = capsys.readouterr().out
+    assert " x[/red] " in shown and " [red]y " in shown and " intensity [bold] " in shown
 
 
 def test_what_is_no_run_is_told_in_one_message(tmp_path, capsys) -> None:
