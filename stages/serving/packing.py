@@ -88,7 +88,7 @@ def pack(folder: Path, parts: Mapping[str, Path], sampling: SamplingOptions) -> 
         save_model(
             str(building),
             python_model=str(_CODE),
-            artifacts={name: str(path) for name, path in parts.items()},
+            artifacts={name: str(_copied(path, building)) for name, path in parts.items()},
             code_paths=[str(_code_of_stages(building))],
             signature=ModelSignature(inputs=inputs, outputs=outputs, params=params),
             input_example=example,
@@ -107,6 +107,14 @@ def _appearing(folder: Path) -> Iterator[Path]:
         (work / "model").replace(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _copied(part: Path, building: Path) -> Path:
+    """A copy without links: DVC may keep the files elsewhere, and MLflow takes none from there."""
+    copy = building.with_name("parts") / part.name
+    # The contents alone: what DVC keeps may only be read, what is packed belongs to the user.
+    shutil.copytree(part, copy, copy_function=shutil.copyfile)
+    return copy
 
 
 def _code_of_stages(building: Path) -> Path:

@@ -2,6 +2,8 @@
 
 import ast
 import os
+import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +58,26 @@ def test_it_draws_the_line_s_images_as_mlflow_users_ask(packed: Path, codes_line
         model.predict(pd.DataFrame({"seed": [1]}), params={"top_p": 3.0})
     with pytest.raises(MlflowException, match="row 0: class 'shoe' is not one of sneaker"):
         model.predict(pd.DataFrame({"class": ["shoe"]}))
+
+
+def test_parts_that_are_links_are_packed_as_files(codes_line: Path, tmp_path: Path) -> None:
+    # As DVC leaves them with `cache.type symlink`: read-only files elsewhere.
+    (tmp_path / "cache").mkdir()
+    for part in ("prior", "autoencoder"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+        for path in (codes_line / "data" / part).iterdir():
+            kept = tmp_path / "cache" / f"{part}-{path.name}"
+            shutil.copyfile(path, kept)
+            kept.chmod(0o444)
+            (tmp_path / "data" / part / path.name).symlink_to(kept)
+    place = ["--data", str(tmp_path / "data"), "--params", str(codes_line / "params.yaml")]
+    assert main([*place, "--out", str(tmp_path / "model")]) == 0
+    for part in ("prior", "autoencoder"):
+        for path in (codes_line / "data" / part).iterdir():
+            packed = tmp_path / "model/artifacts" / part / path.name
+            assert not packed.is_symlink() and packed.stat().st_mode & stat.S_IWUSR
+            assert packed.read_bytes() == path.read_bytes()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.slow
