@@ -4,12 +4,14 @@
     python -m stages.draw --classes sneaker,bag --guidance 2 --out pictures/
 
 Uses data/prior and data/autoencoder (and data/judge for --rejection). `--out NAME.png` is one
-picture, rows per class; any other name is a folder of single PNGs with samples.parquet. Settings
-that are not given are those of params.yaml; image i of a seed is that of the stage `sample`.
+picture, rows per class; any other name is a folder of single PNGs with samples.parquet, which
+replace those of an earlier draw. Settings that are not given are those of params.yaml; image i of a
+seed is that of the stage `sample`.
 """
 
 import argparse
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from PIL import Image
 
 import stages.core.quiet  # noqa: F401
 from stages.core.devices import resolve_device
+from stages.core.errors import ParamsError
 from stages.core.pictures import grid, labelled_rows, save_png
 from stages.core.programs import exit_status
 from stages.core.progress import progress
@@ -39,6 +42,9 @@ from stages.sampling.trained import needed_paths, open_trained
 __all__ = ["main"]
 
 _COLUMNS = 16
+_TABLE = "samples.parquet"
+_FILE = re.compile(r"\d{6,}(-\w+)?\.png")
+"""What `_file_name` gives: no path out of the folder, and nothing of the user's."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,7 +109,44 @@ def _picture(drawn: Drawn, names: list[str] | None) -> Image.Image:
 def _write_folder(
     folder: Path, sampler: Sampler, sampling: SamplingOptions, names: list[str] | None
 ) -> None:
-    folder.mkdir(exist_ok=True)
+    """Draw into a folder within, then put that in the place of an earlier draw.
+
+    Raises:
+        ParamsError: If the folder holds a table of something else.
+    """
+    earlier = _files_of_earlier_draw(folder)
+    building = folder / ".drawing"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        _write_images(building, sampler, sampling, names)
+        for path in earlier:
+            path.unlink(missing_ok=True)
+        # The table first: whenever this ends, the next draw knows what is of this one.
+        (building / _TABLE).replace(folder / _TABLE)
+        for path in building.iterdir():
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _files_of_earlier_draw(folder: Path) -> list[Path]:
+    table = folder / _TABLE
+    if not table.exists():
+        return []
+    try:
+        named = pd.read_parquet(table, columns=["file"])["file"].tolist()
+    except (ValueError, LookupError, OSError):
+        raise ParamsError(
+            f"--out: {table} must be of an earlier draw, which is replaced, and is not; name "
+            "another folder"
+        ) from None
+    return [folder / name for name in map(str, named) if _FILE.fullmatch(name)]
+
+
+def _write_images(
+    folder: Path, sampler: Sampler, sampling: SamplingOptions, names: list[str] | None
+) -> None:
     tables, start = [], 0
     for drawn in _drawn(sampler):
         columns: dict[str, Any] = {
@@ -121,7 +164,7 @@ def _write_folder(
             save_png(_single(image), folder / name)
         tables.append(table)
         start += len(table)
-    pd.concat(tables).to_parquet(folder / "samples.parquet", index=False)
+    pd.concat(tables).to_parquet(folder / _TABLE, index=False)
 
 
 def _file_name(row: dict[str, Any]) -> str:

@@ -50,6 +50,51 @@ def test_a_folder_holds_the_images_of_the_stage_and_says_which(tmp_path: Path) -
             np.testing.assert_array_equal(np.asarray(image), stage[index, 0])
 
 
+def test_a_draw_replaces_the_one_that_was_there_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    assert draw("--count", "5", "--out", str(out)) == 0
+    table = pd.read_parquet(out / "samples.parquet")
+    # What a table names elsewhere, or is no picture of a draw, is not its to remove.
+    for name in ("../000009.png", "mine.png"):
+        (out / name).write_bytes(b"mine")
+    named = [*table["file"], "../000009.png", "mine.png", str(tmp_path / "000009.png")]
+    pd.DataFrame({"file": named}).to_parquet(out / "samples.parquet")
+    (out / "000001-kept.png").write_bytes(b"mine")
+    assert draw("--count", "2", "--classes", "bag", "--out", str(out)) == 0
+    table = pd.read_parquet(out / "samples.parquet")
+    kept = ["000001-kept.png", "mine.png", "samples.parquet"]
+    assert table["file"].tolist() == ["000000-bag.png", "000001-bag.png"]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*table["file"], *kept])
+    assert (tmp_path / "000009.png").exists()
+
+
+def test_a_draw_that_fails_leaves_the_one_that_was_there(tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "new"
+    assert draw("--count", "5", "--out", str(out)) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    # After its images, and before its table.
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", lambda *_, **__: interrupted())
+    assert draw("--count", "2", "--classes", "bag", "--out", str(out)) != 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", ["garbage", "the stage's"])
+def test_a_table_of_something_else_is_not_replaced(tmp_path: Path, capsys, kind: str) -> None:
+    out = tmp_path / "new"
+    out.mkdir()
+    content = b"garbage" if kind == "garbage" else Path("data/samples/samples.parquet").read_bytes()
+    (out / "samples.parquet").write_bytes(content)
+    assert draw("--count", "5", "--out", str(out)) == 1
+    said = capsys.readouterr().err
+    assert "must be of an earlier draw" in said and len(said.splitlines()) == 1
+    assert [path.name for path in out.iterdir()] == ["samples.parquet"]
+    assert (out / "samples.parquet").read_bytes() == content
+
+
 def test_classes_by_name_and_number_in_one_picture(tmp_path: Path, capsys) -> None:
     arguments = ("--classes", "bag,0", "--count", "40", "--out")
     assert draw(*arguments, str(tmp_path / "a/pictures.png")) == 0
