@@ -85,8 +85,8 @@ def draw_curves(path: Path, artifact: Artifact, columns: dict[str, str], what: s
     """
     if "history.csv" not in artifact.files:
         return None
-    with reading(artifact, "history.csv") as path:
-        table = pd.read_csv(path)
+    with reading(artifact, "history.csv") as history:
+        table = pd.read_csv(history)
     # A single point is no curve: a prior that learns nothing has its loss once.
     there = {
         name: label
