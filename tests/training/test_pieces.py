@@ -26,7 +26,7 @@ def test_every_process_needs_a_piece(project):
 
 def test_an_adversary_wants_the_whole_batch(project):
     with pytest.raises(ParamsError, match=r"adversary.weight: .*pieces must be 1 beside it; got 4"):
-        checked(project, adversary={"weight": 0.5}, train_autoencoder={"pieces": 4})
+        checked(project, adversary={"weight": 0.5, "layers": 1}, train_autoencoder={"pieces": 4})
 
 
 def test_what_is_cut_among_processes_lies_in_one_piece(project):
