@@ -332,7 +332,8 @@ def test_drawn_coarse_codes_pay_the_weighted_kl_of_the_fine_ones(kl_weight):
     for bottleneck in (autoencoder.coarse_bottleneck, autoencoder.fine_bottleneck):
         # A baseline near the cost quiets the estimate and moves it nowhere.
         bottleneck.baseline.batches.fill_(10)
-        bottleneck.baseline.mean.fill_(float(autoencoder(image, None, stream()).distortion))
+        distortion = autoencoder(image, None, stream()).distortion.detach()
+        bottleneck.baseline.mean.fill_(float(distortion))
     found = []
     for seed in range(16):
         result = autoencoder(image.expand(512, -1, -1, -1), None, stream(seed))

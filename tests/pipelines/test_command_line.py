@@ -194,6 +194,8 @@ def test_two_servers_on_one_port_are_refused_before_either_starts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(line.root)
+    # A server that answers there would be used, and none of its own started.
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
     servers = "pipelines.machine.servers"
     monkeypatch.setattr(f"{servers}.needed_store", nullcontext)
     monkeypatch.setattr(f"{servers}.open_experiment", lambda *_: "1")
