@@ -27,7 +27,7 @@ from pydantic import BaseModel
 from pipelines.machine.notify import tell_of_crash, tell_of_failure
 from pipelines.machine.prefect_setup import noted_process, require_limit
 from pipelines.records.run_page import publish_sweep
-from pipelines.records.workspace_tags import head_commit, uncommitted_code
+from pipelines.records.workspace_tags import uncommitted_code
 from pipelines.settings.line_config import SweepConfig
 from pipelines.settings.one_message import tell_mistakes_in_one_message
 from pipelines.sweeping.branch import SweepPlace
@@ -44,7 +44,7 @@ from pipelines.sweeping.results import (
 from pipelines.sweeping.run import SweepRun
 from pipelines.sweeping.setup import PreparedSweep, prepare_sweep
 from pipelines.two_stage import run_tags
-from pipelines.workspace.clones import require_repository
+from pipelines.workspace.clones import head_commit, require_repository
 from pipelines.workspace.lock import hold
 from stages.core.errors import LatentlineError, ParamsError
 

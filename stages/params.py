@@ -38,6 +38,8 @@ __all__ = ["Params", "check", "require_named_files", "require_suitable_data"]
 
 _SOME_CLASSES = 1
 """How many the data have is known once they are prepared, of many sources."""
+_SHAPES_ALONE = torch.device("meta")
+"""Models built here take no memory, and no random stream is moved on."""
 
 
 class Params(FirstStageParams, SecondStageParams):
@@ -143,7 +145,6 @@ def _prior_models_the_latents(params: Params) -> None:
             f"prior.kind: {prior.kind!r} models {' or '.join(prior.models)}, but bottleneck "
             f"{params.bottleneck.kind!r} stores {stored}; choose a prior for {stored}"
         )
-    prior.check_latents(_latent_spec(params))
     if prior.has_head and params.head.models != stored:
         raise ValueError(
             f"head.kind: {params.head.kind!r} describes {params.head.models}, but bottleneck "
@@ -151,15 +152,17 @@ def _prior_models_the_latents(params: Params) -> None:
         )
 
 
-def _models_can_be_built(params: Params) -> None:
-    image, adversary = params.dataset.image_shape, params.adversary
-    # Shapes without numbers: no memory is taken, and no random stream moved on.
-    with torch.device("meta"):
-        build_judge(JudgeConfig(judge=params.judge, image=image, num_classes=_SOME_CLASSES))
-        build_first_stage(params, image, _SOME_CLASSES)
-        build_second_stage(params, _latent_spec(params), _SOME_CLASSES)
+def _models_can_be_built_and_drawn_from(params: Params) -> None:
+    image, known = params.dataset.image_shape, params.dataset.num_classes
+    adversary = params.adversary
+    num_classes = _SOME_CLASSES if known is None else known
+    with _SHAPES_ALONE:
+        build_judge(JudgeConfig(judge=params.judge, image=image, num_classes=num_classes))
         if adversary.weight:
             PatchDiscriminator(image, adversary.width, adversary.layers)
+    drawn = _classes_drawn(params, num_classes)
+    if known is not None or drawn == 0:
+        params.sampling.classes_for(drawn)
 
 
 def _likelihood_suits_the_images(params: Params) -> None:
@@ -179,7 +182,7 @@ def _latent_spec(params: Params, num_classes: int = _SOME_CLASSES) -> LatentSpec
 def _classes_drawn(params: Params, num_classes: int) -> int:
     """How many classes can be asked for, where the data have so many; 0: none."""
     spec = _latent_spec(params, num_classes)
-    with torch.device("meta"):
+    with _SHAPES_ALONE:
         first = build_first_stage(params, params.dataset.image_shape, num_classes)
         prior = build_second_stage(params, spec, num_classes)
     return max(first.num_classes, prior.num_classes)
@@ -219,13 +222,6 @@ def _sampling_suits_the_latents(params: Params) -> None:
 
 def _settings_mean_something(params: Params) -> None:
     params.prior.check_settings(params.head, params.sampling.settings)
-
-
-def _classes_can_be_drawn(params: Params) -> None:
-    known = params.dataset.num_classes
-    drawn = _classes_drawn(params, _SOME_CLASSES if known is None else known)
-    if known is not None or drawn == 0:
-        params.sampling.classes_for(drawn)
 
 
 def _steps_to_hasten_are_there(params: Params) -> None:
@@ -296,12 +292,11 @@ RULES: tuple[Callable[[Params], None], ...] = (
     _grid_divides,
     _codes_fit_their_type,
     _prior_models_the_latents,
-    _models_can_be_built,
     _guidance_has_what_it_needs,
     _orders_become_raster_in_time,
     _sampling_suits_the_latents,
     _settings_mean_something,
-    _classes_can_be_drawn,
+    _models_can_be_built_and_drawn_from,
     _steps_to_hasten_are_there,
     _likelihood_suits_the_images,
     _weights_need_a_density,

@@ -9,7 +9,9 @@ from ruamel.yaml import YAML
 
 from stages.core.artifacts import Artifact
 from stages.core.errors import ParamsError
+from stages.core.sections import read_yaml
 from stages.params import RULES, check, require_suitable_data
+from tests.architecture.imports import PROJECT
 
 KL = {"kind": "gaussian", "layout": "spatial", "channels": 4}
 DIFFUSION = {
@@ -22,22 +24,7 @@ DIFFUSION = {
     "sampling_steps": 12,
     "eta": 1.0,
 }
-SHAPES = {
-    "kind": "shapes",
-    "watch": "data/README.md",
-    "validation_fraction": 0.1,
-    "test_fraction": 0.1,
-    "resolution": 32,
-    "channels": 3,
-    "supersampling": 1,
-    "scales": 2,
-    "orientations": 2,
-    "columns": 4,
-    "rows": 4,
-    "hues": 2,
-    "count": 100,
-    "seed": 0,
-}
+SHAPES = read_yaml(PROJECT / "pipelines/presets/shapes_beta.yaml")["dataset"] | {"channels": 3}
 
 # A section given with its `kind` replaces what stands there; without, its fields are merged.
 CASES = {
@@ -47,10 +34,6 @@ CASES = {
         "at most 32 bits",
     ),
     "_prior_models_the_latents": ({"bottleneck": KL}, "choose a head for continuous"),
-    "_models_can_be_built": (
-        {"head": {"kind": "factorised", "first": 5}},
-        "head.first: must divide the number of codes",
-    ),
     "_guidance_has_what_it_needs": (
         {"sampling": {"guidance": 2.0}, "prior": {"label_dropout": 0.0}},
         "label_dropout must be above 0",
@@ -67,9 +50,9 @@ CASES = {
         {"bottleneck": KL, "head": DIFFUSION, "sampling": {"top_k": 5}},
         "sampling.top_k: must be 0 with head.kind 'diffusion'",
     ),
-    "_classes_can_be_drawn": (
-        {"sampling": {"classes": [3, 10]}},
-        r"sampling.classes: must be classes from 0 to 9; got \[10\]",
+    "_models_can_be_built_and_drawn_from": (
+        {"head": {"kind": "factorised", "first": 5}},
+        "head.first: must divide the number of codes",
     ),
     "_steps_to_hasten_are_there": (
         {"prior": {"kind": "uniform"}, "sampling": {"compile": True}},
@@ -139,6 +122,12 @@ def test_a_rule_says_what_must_hold(defaults, rule):
 
     with pytest.raises(ParamsError, match=message):
         check(changed(defaults, changes), source="params.yaml")
+
+
+def test_classes_that_the_data_are_known_not_to_have_are_refused(defaults):
+    message = r"sampling.classes: must be classes from 0 to 9; got \[10\]"
+    with pytest.raises(ParamsError, match=message):
+        check(changed(defaults, {"sampling": {"classes": [3, 10]}}), source="params.yaml")
 
 
 def test_an_adversary_is_held_against_the_images(defaults):

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from pipelines.comparing.comparison import Comparison, Member, read_comparison, require_members
 from pipelines.comparing.step_cost import fill, seconds_per_step
-from pipelines.records.workspace_tags import head_commit, uncommitted_code
+from pipelines.records.workspace_tags import uncommitted_code
 from pipelines.settings.params_overlay import as_preset, overlaid
 from pipelines.workspace.branches import Branch, make_branch
+from pipelines.workspace.clones import head_commit
 from pipelines.workspace.kept_outcomes import keep, kept
 from stages.core.sections import read_yaml
 

@@ -4,10 +4,9 @@ import hashlib
 import subprocess
 from pathlib import Path
 
-from stages.core.errors import LatentlineError
 from stages.core.provenance import git_tags, user_name
 
-__all__ = ["CODE_CHANGED", "head_commit", "uncommitted_code", "workspace_tags"]
+__all__ = ["CODE_CHANGED", "uncommitted_code", "workspace_tags"]
 
 CODE_CHANGED = "git.code_changed"
 """Tag: `false` if the commit holds the code that ran. Unlike `git.dirty` it says nothing of
@@ -39,26 +38,6 @@ def workspace_tags(workspace: Path) -> dict[str, str]:
     if params.is_file():
         tags["params.sha256"] = hashlib.sha256(params.read_bytes()).hexdigest()
     return tags
-
-
-def head_commit(root: Path, what: str) -> str:
-    """The commit that branches of the project are clones of.
-
-    Args:
-        root: Of the project.
-        what: Who makes branches, for the message.
-
-    Raises:
-        LatentlineError: If there is none.
-    """
-    command = ["git", "rev-parse", "HEAD"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise LatentlineError(
-            f"{what}: {root} must be a git repository with a commit, of which branches are clones: "
-            f"{done.stderr.strip()}"
-        )
-    return done.stdout.strip()
 
 
 def uncommitted_code(workspace: Path) -> list[str] | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stages.core.errors import LatentlineError
 
-__all__ = ["BranchFailed", "clone", "git", "require_repository"]
+__all__ = ["BranchFailed", "clone", "git", "head_commit", "require_repository"]
 
 IDENTITY = {"user.name": "Latentline", "user.email": "latentline@localhost"}
 """Whose commits a clone makes where git knows nobody; DVC's experiments are commits."""
@@ -64,6 +64,23 @@ def require_repository(root: Path) -> None:
             f"{root} must be the top of a git repository, of which branches are clones; it is "
             f"{below} of a larger one: give the project a repository of its own (git init)"
         )
+
+
+def head_commit(root: Path, what: str) -> str:
+    """The commit that branches of the project are clones of.
+
+    Args:
+        root: Of the project.
+        what: Who makes branches, for the message.
+
+    Raises:
+        LatentlineError: If no clones can be made of the project.
+    """
+    try:
+        require_repository(root)
+    except LatentlineError as error:
+        raise LatentlineError(f"{what}: {error}") from None
+    return git(root, "rev-parse", "HEAD")
 
 
 def clone(root: Path, folder: Path) -> None:

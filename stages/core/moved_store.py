@@ -10,9 +10,11 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-__all__ = ["follow_move"]
+__all__ = ["ARTIFACTS", "PATIENCE", "follow_move"]
 
 ARTIFACTS = "mlartifacts"
+PATIENCE = 30.0
+"""Seconds for which a SQLite store may be locked by others."""
 _ADDRESSES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -42,7 +44,7 @@ def follow_move(database: Path, root: Path, location: str) -> None:
     if not found or "/" in name or f"{before}/".startswith(f"{now}/") or not moved_along:
         return
     old, new = f"{before}/{ARTIFACTS}/", f"{now}/{ARTIFACTS}/"
-    with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+    with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection, connection:
         for table, column in _ADDRESSES:
             if any(
                 column == field[1] for field in connection.execute(f"PRAGMA table_info({table})")

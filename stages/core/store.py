@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import stages.core.loopback
 import stages.core.quiet  # noqa: F401
 from stages.core.errors import LatentlineError
-from stages.core.moved_store import ARTIFACTS, follow_move
+from stages.core.moved_store import ARTIFACTS, PATIENCE, follow_move
 
 if TYPE_CHECKING:
     from mlflow.tracking.client import MlflowClient
@@ -43,8 +43,6 @@ USUAL_PAGE = "http://127.0.0.1:5000"
 """Where `mlflow ui` shows a local store."""
 SQLITE = "sqlite:///"
 LONGEST_REASON = 200
-_PATIENCE = 30.0
-"""Seconds for which a SQLite store may be locked by others."""
 CLIENT = {
     # MLflow's own are 120 s and 7 retries: a dead server would hold the end of a stage for long.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -141,7 +139,7 @@ def _sqlite_lock(uri: str) -> Iterator[None]:
     with database.with_name(f"{database.name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # MLflow asks for what cannot be opened again and again, for more than a minute and a half.
-        with closing(sqlite3.connect(database, timeout=_PATIENCE)) as connection:
+        with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
             connection.execute("PRAGMA schema_version")
         yield
 

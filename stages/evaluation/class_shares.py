@@ -53,9 +53,10 @@ class ClassShares:
     def chance(self) -> float:
         """Of test images so unlike the samples' shares or more, were these also the data's."""
         asked = self.samples > 0
-        # Chance brings no image of a class that no sample is of; one class brings all.
-        if self.test[~asked].any() or asked.sum() == 1:
-            return float(not self.test[~asked].any())
+        if self.test[~asked].any():
+            return 0.0  # chance brings no image of a class that no sample is of
+        if asked.sum() == 1:
+            return 1.0
         expected = _shares(self.samples) * self.test.sum()
         return float(chisquare(self.test[asked], expected[asked]).pvalue)
 

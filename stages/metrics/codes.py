@@ -11,13 +11,12 @@ with few images can not use a large codebook up: the protocol says how many code
 
 import math
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from stages.metrics.base import Figure, Metric, Observation, Protocol
 from stages.nn.code_grids import GridShapes
-from stages.nn.codebook import code_usage, counts_per_codebook, perplexity
+from stages.nn.codebook import code_usage, counts_per_codebook, no_counts, perplexity
 
 __all__ = ["CodeUsage"]
 
@@ -42,7 +41,7 @@ class CodeUsage(Metric):
                 one codebook.
         """
         self.num_codes, self.parts = num_codes, codebook_parts
-        self.counts = torch.zeros(max(len(codebook_parts), 1), num_codes, dtype=torch.int64)
+        self.counts = no_counts(num_codes, codebook_parts)
         self.images = 0
 
     def update(self, seen: Observation) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "kmeans",
     "kmeans_start",
     "nearest_codes",
+    "no_counts",
     "perplexity",
     "revival",
     "sums_of_codes",
@@ -85,6 +86,11 @@ def counts_per_codebook(
     """
     grids = grids_of_row(codes, parts) if parts else [codes]
     return torch.stack([code_counts(grid, num_codes) for grid in grids])
+
+
+def no_counts(num_codes: int, parts: GridShapes = ()) -> Int[Tensor, "codebooks codes"]:
+    """What `counts_per_codebook` adds up from."""
+    return torch.zeros(max(len(parts), 1), num_codes, dtype=torch.int64)
 
 
 def sums_of_codes(

@@ -61,7 +61,7 @@ def code_figures(
         num_codes: Of each codebook.
         codebook_parts: Shapes of the grids of a row that have a codebook each; (): there is one.
     """
-    counts = torch.zeros(max(len(codebook_parts), 1), num_codes, dtype=torch.int64)
+    counts = codebook.no_counts(num_codes, codebook_parts)
     for piece in range(len(pieces)):
         rows = torch.from_numpy(pieces.read_piece(piece)["codes"].astype(np.int64))
         counts += codebook.counts_per_codebook(rows.unsqueeze(1), num_codes, codebook_parts)

@@ -17,7 +17,7 @@ from stages.core.devices import sent_to
 from stages.core.intensities import from_pixels
 from stages.core.randomness import torch_stream
 from stages.core.shapes import Codes, Images, Labels
-from stages.nn.codebook import code_figures, counts_per_codebook
+from stages.nn.codebook import code_figures, counts_per_codebook, no_counts
 from stages.nn.processes import StepSums
 from stages.stores.prepared import PreparedSplit
 from stages.tasks.appearance import Appearance
@@ -66,8 +66,7 @@ class AutoencoderTask(Task):
         self.train, self.validation = train, validation
         self.monitor, self.seed = monitor, seed
         self.num_examples = len(train.images)
-        # (codebooks, codes)
-        self.code_counts = self._count(torch.zeros(0, 1, autoencoder.spec.tokens).long())
+        self.code_counts = no_counts(autoencoder.spec.num_codes, autoencoder.codebook_parts)
         self.images_counted = 0
         self.step_codes = StepSums()
         self.appearance = appearance or Appearance()

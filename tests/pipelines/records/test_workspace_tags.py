@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.records.workspace_tags import head_commit, uncommitted_code, workspace_tags
+from pipelines.records.workspace_tags import uncommitted_code, workspace_tags
+from pipelines.workspace.clones import head_commit
 from stages.core.errors import LatentlineError
 from tests.pipelines.trivial_line import Line
 
